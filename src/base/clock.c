@@ -1,0 +1,152 @@
+/* clock.c - see clock.h. */
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+static ns_t host_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (ns_t)t.tv_sec * NS_PER_SEC + t.tv_nsec;
+}
+
+void vclock_init(struct vclock *c)
+{
+    atomic_store(&c->frozen, 0);
+    atomic_store(&c->offset, -host_now());
+    atomic_store(&c->running, 1);
+}
+
+void vclock_init_manual(struct vclock *c)
+{
+    atomic_store(&c->frozen, 0);
+    atomic_store(&c->offset, 0);
+    atomic_store(&c->running, 0);
+}
+
+void vclock_set(struct vclock *c, ns_t t)
+{
+    atomic_store(&c->frozen, t);
+}
+
+void vclock_pause(struct vclock *c)
+{
+    if (!atomic_load(&c->running))
+        return;
+    atomic_store(&c->frozen, vclock_now(c));
+    atomic_store(&c->running, 0);
+}
+
+void vclock_resume(struct vclock *c)
+{
+    if (atomic_load(&c->running))
+        return;
+    atomic_store(&c->offset, atomic_load(&c->frozen) - host_now());
+    atomic_store(&c->running, 1);
+}
+
+ns_t vclock_now(struct vclock *c)
+{
+    if (!atomic_load_explicit(&c->running, memory_order_acquire))
+        return atomic_load_explicit(&c->frozen, memory_order_relaxed);
+    return host_now() + atomic_load_explicit(&c->offset, memory_order_relaxed);
+}
+
+void timerq_init(struct timerq *q, struct vclock *clock)
+{
+    *q = (struct timerq){.clock = clock};
+}
+
+void timerq_fini(struct timerq *q)
+{
+    free(q->heap);
+    *q = (struct timerq){0};
+}
+
+int timer_init(struct timerq *q, struct timer *t, void (*fn)(void *arg), void *arg, struct error *e)
+{
+    /* One slot per registered timer: `cap` counts registrations. */
+    struct timer **h = realloc(q->heap, (q->cap + 2) * sizeof *h);
+    if (!h)
+        return error_set(e, ERR_NOMEM, "out of memory for a timer");
+    q->heap = h;
+    q->cap++;
+    *t = (struct timer){.fn = fn, .arg = arg};
+    return 0;
+}
+
+static void heap_put(struct timerq *q, size_t i, struct timer *t)
+{
+    q->heap[i] = t;
+    t->pos = i;
+}
+
+static void sift_up(struct timerq *q, size_t i, struct timer *t)
+{
+    for (; i > 1 && q->heap[i / 2]->deadline > t->deadline; i /= 2)
+        heap_put(q, i, q->heap[i / 2]);
+    heap_put(q, i, t);
+}
+
+static void sift_down(struct timerq *q, size_t i, struct timer *t)
+{
+    for (;;) {
+        size_t c = 2 * i;
+        if (c > q->count)
+            break;
+        if (c < q->count && q->heap[c + 1]->deadline < q->heap[c]->deadline)
+            c++;
+        if (q->heap[c]->deadline >= t->deadline)
+            break;
+        heap_put(q, i, q->heap[c]);
+        i = c;
+    }
+    heap_put(q, i, t);
+}
+
+static void heap_remove(struct timerq *q, struct timer *t)
+{
+    size_t i = t->pos;
+    t->pos = 0;
+    struct timer *last = q->heap[q->count--];
+    if (last == t)
+        return;
+    if (i > 1 && q->heap[i / 2]->deadline > last->deadline)
+        sift_up(q, i, last);
+    else
+        sift_down(q, i, last);
+}
+
+void timer_arm(struct timerq *q, struct timer *t, ns_t deadline)
+{
+    ns_t before = timerq_next(q);
+    if (t->pos)
+        heap_remove(q, t);
+    t->deadline = deadline;
+    sift_up(q, ++q->count, t);
+    if (deadline < before && q->kick)
+        q->kick(q->kick_arg);
+}
+
+void timer_disarm(struct timerq *q, struct timer *t)
+{
+    if (t->pos)
+        heap_remove(q, t);
+}
+
+ns_t timerq_next(const struct timerq *q)
+{
+    return q->count ? q->heap[1]->deadline : INT64_MAX;
+}
+
+ns_t timerq_run(struct timerq *q)
+{
+    ns_t now = vclock_now(q->clock);
+    while (q->count && q->heap[1]->deadline <= now) {
+        struct timer *t = q->heap[1];
+        heap_remove(q, t);
+        t->fn(t->arg);
+    }
+    return timerq_next(q);
+}

@@ -1,0 +1,134 @@
+/* ram.c - see ram.h for the invariants of code tracking. */
+#define _GNU_SOURCE
+#include "mem/ram.h"
+
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CHUNK 64u
+
+static void *barrier_page; /* for hosts without membarrier(2); NULL otherwise */
+
+static long membarrier(int cmd)
+{
+    return syscall(SYS_membarrier, cmd, 0, 0);
+}
+
+static int barrier_init(struct error *e)
+{
+    if (barrier_page || membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0)
+        return 0;
+    /* Changing a protection makes the kernel interrupt every core that runs this process. */
+    void *p = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return error_errno(e, ERR_NOMEM, errno, "cannot map a page");
+    barrier_page = p;
+    return 0;
+}
+
+void barrier_all_threads(void)
+{
+    if (!barrier_page) {
+        membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+        return;
+    }
+    mprotect(barrier_page, PAGE_SIZE, PROT_READ | PROT_WRITE);
+    *(volatile char *)barrier_page = 1; /* present and writable: the next change must be broadcast */
+    mprotect(barrier_page, PAGE_SIZE, PROT_READ);
+}
+
+int ram_init(struct ram *r, uint64_t ram_size, struct error *e)
+{
+    *r = (struct ram){.fd = -1, .ram_size = ram_size, .total = ram_size + RAM_ROM_AREA};
+    int rc = barrier_init(e);
+    if (rc)
+        return rc;
+    r->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+    if (r->fd < 0)
+        return error_errno(e, ERR_HOST, errno, "cannot create the guest's memory (memfd)");
+    if (ftruncate(r->fd, (off_t)r->total) < 0) {
+        rc = error_errno(e, ERR_NOMEM, errno, "cannot size the guest's memory");
+        goto fail;
+    }
+    void *p = mmap(NULL, r->total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, r->fd, 0);
+    if (p == MAP_FAILED) {
+        rc = error_errno(e, ERR_NOMEM, errno, "cannot map %llu MiB of guest memory",
+                         (unsigned long long)(ram_size / MIB));
+        goto fail;
+    }
+    r->host = p;
+    r->code = calloc(r->total / PAGE_SIZE, sizeof *r->code);
+    if (!r->code) {
+        rc = error_set(e, ERR_NOMEM, "out of memory");
+        goto fail;
+    }
+    return 0;
+fail:
+    ram_fini(r);
+    return rc;
+}
+
+void ram_fini(struct ram *r)
+{
+    free(r->code);
+    if (r->host)
+        munmap(r->host, r->total);
+    if (r->fd >= 0)
+        close(r->fd);
+    *r = (struct ram){.fd = -1};
+}
+
+int ram_rom_alloc(struct ram *r, uint64_t len, uint64_t *roff, struct error *e)
+{
+    uint64_t need = (len + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
+    if (len > RAM_ROM_AREA || need > RAM_ROM_AREA - r->rom_used)
+        return error_set(e, ERR_LIMIT, "firmware images exceed %llu KiB",
+                         (unsigned long long)(RAM_ROM_AREA / KIB));
+    *roff = r->ram_size + r->rom_used;
+    r->rom_used += need;
+    return 0;
+}
+
+static uint64_t chunk_mask(unsigned off, unsigned len)
+{
+    unsigned a = off / CHUNK, b = (off + len - 1) / CHUNK;
+    return (~0ull >> (63 - (b - a))) << a;
+}
+
+uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *first)
+{
+    struct code_page *p = &r->code[roff / PAGE_SIZE];
+    uint32_t gen = atomic_load(&p->gen);
+    uint64_t m = chunk_mask(roff % PAGE_SIZE, len);
+    *first = atomic_fetch_or(&p->chunks, m) == 0;
+    return gen;
+}
+
+static bool note_in_page(struct code_page *p, unsigned off, unsigned len)
+{
+    uint64_t chunks = atomic_load_explicit(&p->chunks, memory_order_relaxed);
+    if (LIKELY(!(chunks & chunk_mask(off, len))))
+        return false;
+    /* Clear the marks before the generation grows: a marker that comes in between has read the old
+     * generation, so its code is dead on arrival and its mark is merely superfluous. */
+    atomic_store(&p->chunks, 0);
+    atomic_fetch_add(&p->gen, 1);
+    return true;
+}
+
+bool ram_note_write(struct ram *r, uint64_t roff, uint64_t len)
+{
+    bool hit = false;
+    while (len) {
+        unsigned off = roff % PAGE_SIZE;
+        unsigned n = (unsigned)min_u64(len, PAGE_SIZE - off);
+        hit |= note_in_page(&r->code[roff / PAGE_SIZE], off, n);
+        roff += n;
+        len -= n;
+    }
+    return hit;
+}

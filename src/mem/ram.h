@@ -1,0 +1,67 @@
+/*
+ * ram.h - guest RAM and ROM: one memfd, mapped once.
+ *
+ * Everything a guest can execute lies in this one block, so "RAM offset" (roff) identifies a byte of
+ * it regardless of where the address map shows it. Layout: [0, ram_size) RAM, then the ROM area.
+ *
+ * Code tracking. An engine that caches decoded or translated code marks the 64-byte chunks it read
+ * (ram_code_mark); whoever writes guest memory reports it (ram_note_write). Invariants:
+ *  1. A page's generation grows whenever a marked chunk may have changed.
+ *  2. Cached code remembers the generation read *before* the chunk was marked, and the chunk is marked *before*
+ *     its bytes are read; code whose generation differs from the page's is dead.
+ *  3. A writer stores first and looks at the marks afterwards, and between a vCPU's store and
+ *     look no full fence is needed, because the marking side runs barrier_all_threads().
+ */
+#ifndef SOSIA_MEM_RAM_H
+#define SOSIA_MEM_RAM_H
+
+#include <stdatomic.h>
+
+#include "base/error.h"
+#include "base/types.h"
+
+struct code_page {
+    _Atomic uint64_t chunks; /* bit n: bytes [64n, 64n+64) of the page are cached as code */
+    _Atomic uint32_t gen;
+};
+
+struct ram {
+    int fd;
+    uint8_t *host;     /* `total` bytes, page-aligned */
+    uint64_t ram_size; /* bytes of RAM, multiple of 4 KiB */
+    uint64_t rom_used; /* bytes handed out by ram_rom_alloc */
+    uint64_t total;    /* ram_size + ROM area */
+    struct code_page *code; /* one for each page of `total` */
+};
+
+#define RAM_ROM_AREA (2 * MIB)
+
+/* 0, or ERR_NOMEM / ERR_HOST. Pages are committed when touched. */
+int ram_init(struct ram *r, uint64_t ram_size, struct error *e);
+void ram_fini(struct ram *r);
+
+/* Reserves `len` bytes (rounded up to pages) of ROM area; *roff is their RAM offset. */
+int ram_rom_alloc(struct ram *r, uint64_t len, uint64_t *roff, struct error *e);
+
+/* Marks [roff, roff+len), within one page, as cached code and returns the page's generation to remember.
+ * *first is set if the page had no mark before: the caller must then drop every writable
+ * translation of the page in every vCPU and run barrier_all_threads() before it reads the bytes. */
+uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *first);
+
+static inline uint32_t ram_code_gen(const struct ram *r, uint64_t roff)
+{
+    return atomic_load_explicit(&r->code[roff / PAGE_SIZE].gen, memory_order_relaxed);
+}
+
+static inline bool ram_has_code(const struct ram *r, uint64_t roff)
+{
+    return atomic_load_explicit(&r->code[roff / PAGE_SIZE].chunks, memory_order_seq_cst) != 0;
+}
+
+/* Reports a finished write to [roff, roff+len). Returns true if cached code was hit. */
+bool ram_note_write(struct ram *r, uint64_t roff, uint64_t len);
+
+/* Every other thread of the process executes a full memory fence before this returns. */
+void barrier_all_threads(void);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * spec.h - a VM as its spec file describes it, and the schema that the file is read by.
+ *
+ * The schema table in schema.c is the single source for the parser, `--help`, sosia.yaml(5) and
+ * `sosia spec --defaults`. A parsed spec is typed and checked; paths are resolved relative to the spec file's folder.
+ */
+#ifndef SOSIA_SPEC_SPEC_H
+#define SOSIA_SPEC_SPEC_H
+
+#include "base/error.h"
+#include "base/types.h"
+
+enum spec_engine { SPEC_ENGINE_AUTO, SPEC_ENGINE_INTERP };
+enum spec_firmware { SPEC_FIRMWARE_AUTO, SPEC_FIRMWARE_SEABIOS, SPEC_FIRMWARE_NONE };
+enum spec_bus { SPEC_BUS_IDE, SPEC_BUS_VIRTIO };
+enum spec_boot { SPEC_BOOT_DISK, SPEC_BOOT_CDROM, SPEC_BOOT_FLOPPY };
+enum spec_serial { SPEC_SERIAL_TERMINAL, SPEC_SERIAL_FILE, SPEC_SERIAL_NONE };
+enum spec_clock { SPEC_CLOCK_UTC, SPEC_CLOCK_LOCALTIME };
+
+#define SPEC_MAX_DISKS 16
+#define SPEC_MAX_BOOT  3
+
+struct spec_disk {
+    char *file; /* resolved path */
+    enum spec_bus bus;
+    bool readonly;
+};
+
+struct spec { /* strings are owned; NULL: not given */
+    char *name;
+    enum spec_engine engine;
+    unsigned cpus;   /* 1..32 */
+    uint64_t memory; /* bytes, multiple of 1 MiB */
+    enum spec_boot boot[SPEC_MAX_BOOT];
+    unsigned nboot;
+    enum spec_firmware firmware;
+    char *kernel, *initrd, *cmdline;
+    struct spec_disk disk[SPEC_MAX_DISKS];
+    unsigned ndisk;
+    char *cdrom, *floppy;
+    enum spec_serial serial;
+    char *serial_file; /* with SPEC_SERIAL_FILE */
+    enum spec_clock clock;
+};
+
+/* Reads a spec file and applies `nset` overrides "key=value" (an override error's `where` is "--set key=value").
+ * On failure e->where is "file:line:column" and e->msg holds the message, the source line, a caret
+ * and a hint, on lines of their own. ERR_SPEC, ERR_IO. */
+int spec_load(const char *path, const char *const *set, unsigned nset, struct spec *s,
+              struct error *e);
+/* Checks what the parser cannot: files exist and are readable, memory fits this host, combinations make sense. */
+int spec_check(const struct spec *s, struct error *e);
+void spec_fini(struct spec *s);
+
+#endif
