@@ -1,8 +1,8 @@
 /*
  * space.h - an address map: which RAM, ROM or device answers at an address (memory or ports).
  *
- * Regions have a priority; where they overlap the higher one answers. Unclaimed addresses read as
- * all ones and ignore writes. The map changes rarely (PCI BARs, shadow RAM); a change is made under
+ * Regions have a priority; where they overlap the higher one answers, among equals the one added
+ * last. Unclaimed addresses read as all ones and ignore writes. The map changes rarely (PCI BARs, shadow RAM); a change is made under
  * the device lock, takes the map's own write lock, and then calls `changed` so that every vCPU
  * drops its translations. Lookups take the read lock.
  */
@@ -14,6 +14,10 @@
 #include "base/error.h"
 #include "base/types.h"
 #include "mem/ram.h"
+
+/* Or-ed into io_ops.sizes: an access of an implemented size is handed over whole even if `off` is not
+ * a multiple of it (the VBE data port is a word at an odd address). The map splits it otherwise. */
+#define IO_UNALIGNED 0x100u
 
 /* Register access of a device. `off` is relative to the region; called with the device lock held. */
 struct io_ops {
@@ -50,6 +54,9 @@ struct space {
     unsigned nregion;
     struct flat *flat;
     unsigned nflat;
+    struct flat *next;  /* the flattening builds here; swapped with `flat` */
+    uint64_t *edge;     /* scratch of the flattening */
+    bool kinds_changed; /* since the last flattening */
     unsigned batch; /* > 0: changes are collected until space_commit() */
     pthread_rwlock_t lock;
     void (*changed)(void *arg); /* may be NULL */
@@ -67,6 +74,9 @@ int space_add_rom(struct space *s, uint64_t base, uint64_t len, uint64_t roff, i
 int space_add_io(struct space *s, uint64_t base, uint64_t len, const struct io_ops *io, void *dev,
                  int prio, unsigned *id, struct error *e);
 
+/* Hands the writes that a ROM region receives to `io`, of which only `write` is used. */
+void space_rom_writes(struct space *s, unsigned id, const struct io_ops *io, void *dev);
+
 /* Moves or switches a region. A range outside the space leaves it disabled. Cannot fail: all memory was reserved
  * by the add. */
 void space_move(struct space *s, unsigned id, uint64_t base, bool enabled);
@@ -76,8 +86,8 @@ void space_set_kind(struct space *s, unsigned id, enum region_kind kind); /* RAM
 void space_begin(struct space *s);
 void space_commit(struct space *s);
 
-/* What a CPU's page walk needs: if the whole 4 KiB page at `addr` is RAM or ROM, its RAM offset and
- * whether it may be written directly. False: device, unclaimed, or mixed. */
+/* What a CPU's page walk needs: if the whole 4 KiB page at `addr` is RAM or ROM, the RAM offset of
+ * the page and whether it may be written directly. False: device, unclaimed, or mixed. */
 bool space_page(struct space *s, gpa_t addr, uint64_t *roff, bool *writable);
 
 /* Device access of 1, 2, 4 or 8 bytes at any alignment; RAM is served too. The device lock is held. */
