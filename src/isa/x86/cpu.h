@@ -1,0 +1,198 @@
+/*
+ * cpu.h - a vCPU as the software engines execute it: the architectural state plus everything that
+ * is derived from it, the software TLB, and the way out to the machine.
+ *
+ * Owner: the vCPU's thread, except for the fields marked (any thread).
+ *
+ * Faults. A semantic function that meets a fault calls x86_raise(), which does not return: it
+ * jumps to the engine's run loop. Therefore a semantic function changes architectural state only after its last
+ * possible fault, or in an order in which re-execution is harmless (REP string instructions commit each iteration).
+ */
+#ifndef SOSIA_ISA_X86_CPU_H
+#define SOSIA_ISA_X86_CPU_H
+
+#include <setjmp.h>
+#include <stdatomic.h>
+
+#include "isa/x86/state.h"
+#include "mem/space.h"
+
+/* The machine as seen by one vCPU. All callbacks may be called only from the vCPU's thread; each takes
+ * the device lock itself. */
+struct x86_bus {
+    uint64_t (*io_read)(void *ctx, uint16_t port, unsigned size);
+    void (*io_write)(void *ctx, uint16_t port, uint64_t val, unsigned size);
+    uint64_t (*mem_read)(void *ctx, gpa_t addr, unsigned size);
+    void (*mem_write)(void *ctx, gpa_t addr, uint64_t val, unsigned size);
+    int (*intr_ack)(void *ctx);    /* vector of the interrupt to deliver, or -1: none any more */
+    uint64_t (*tsc)(void *ctx);    /* machine TSC, before tsc_offset */
+    uint64_t (*get_tpr)(void *ctx); /* CR8 */
+    void (*set_tpr)(void *ctx, uint64_t cr8);
+    /* APIC_BASE and TSC_DEADLINE MSRs. False: the value is refused (#GP). */
+    bool (*apic_msr)(void *ctx, uint32_t msr, bool write, uint64_t *val);
+    /* x86_tlb_unwrite() on every other vCPU of the machine; takes no lock. */
+    void (*unwrite_others)(void *ctx, uint64_t roff);
+    void *ctx;
+};
+
+/* ---- software TLB ---- */
+
+/* Translations are kept apart by how the access is checked, so that a hit needs no further check. */
+enum x86_mmu {
+    X86_MMU_KERNEL,    /* CPL < 3 with EFLAGS.AC = 0, and all implicit supervisor accesses */
+    X86_MMU_KERNEL_AC, /* CPL < 3 with EFLAGS.AC = 1: SMAP suspended */
+    X86_MMU_USER,      /* CPL 3 */
+    X86_MMU_ALIGN,     /* CPL 3 with alignment checks on (CR0.AM, EFLAGS.AC): never cached */
+    X86_NMMU,
+};
+
+#define X86_TLB_BITS 10
+#define X86_TLB_SIZE (1u << X86_TLB_BITS)
+/* A tag no access can have: not canonical. */
+#define X86_TLB_NONE 0x8000000000000000ull
+
+/* tag = linear page address | PCID; host address of a byte = addend + linear address. */
+struct x86_tlbe {
+    uint64_t rtag;
+    _Atomic uint64_t wtag; /* other vCPUs may set it to X86_TLB_NONE at any time (x86_tlb_unwrite) */
+    uint64_t xtag;
+    uintptr_t addend;
+};
+#define X86_TLBF_GLOBAL 1u
+#define X86_TLBF_LARGE  2u
+
+struct x86_tlb {
+    struct x86_tlbe e[X86_NMMU][X86_TLB_SIZE];
+    uint8_t flags[X86_NMMU][X86_TLB_SIZE]; /* X86_TLBF_* */
+    bool has_large;
+};
+
+/* Segment as data accesses need it. */
+#define X86_SEGOK_R 1u /* any offset may be read: no check needed */
+#define X86_SEGOK_W 2u
+struct x86_segc {
+    uint64_t base; /* 0 in 64-bit mode but for FS and GS */
+    uint32_t ok;
+};
+#define X86_SEG_NONE 6 /* base 0, everything allowed: for linear addresses */
+
+/* `pending` bits (any thread may set; the vCPU's thread clears) */
+#define X86_PEND_INTR 1u  /* the interrupt controller has something: ask intr_ack */
+#define X86_PEND_NMI  2u
+#define X86_PEND_INIT 4u
+#define X86_PEND_SIPI 8u  /* vector in sipi_vector */
+#define X86_PEND_KICK 16u /* leave run() */
+#define X86_PEND_TLB  32u /* drop all translations (the address map changed) */
+/* `slow` bits (own thread): the run loop must look before each instruction or block */
+#define X86_SLOW_SHADOW 1u /* sti_shadow or movss_shadow */
+#define X86_SLOW_TF     2u /* single-step */
+#define X86_SLOW_BP     4u /* DR7 enables an instruction breakpoint */
+#define X86_SLOW_DB     8u /* db_hit: a data or I/O breakpoint was met by this instruction */
+
+struct x86_insn;
+struct x86_block;
+
+struct x86_cpu {
+    struct x86_state s;
+
+    /* Arithmetic flags while an engine is inside run(): LAHF's byte in bits 8..15 (SF ZF - AF - PF 1 CF), OF in bit 0.
+     * The bits of s.rflags are stale meanwhile; x86_rflags() composes. */
+    uint16_t fl;
+
+    /* Derived: x86_update_mode() */
+    uint8_t cpl;
+    uint8_t code_size; /* 16, 32, 64: default operand/address size of CS */
+    bool long_active;  /* EFER.LMA */
+    bool protected_mode; /* CR0.PE and not VM86 */
+    uint8_t mmu;       /* enum x86_mmu of ordinary data accesses */
+    uint64_t pcid;     /* current PCID, or 0 */
+    uint64_t lin_mask; /* linear addresses are cut to 32 bits outside long mode's 64-bit code */
+    uint64_t ip_mask, sp_mask;
+    uint64_t cs_limit; /* last valid RIP; ~0 in 64-bit code */
+    struct x86_segc segc[X86_NSEG + 1];
+
+    const struct x86_insn *cur; /* instruction being executed, while inside a block */
+    const struct x86_insn *block_end; /* stop before this one; lowered to leave a block early */
+    uint64_t icount; /* instructions retired */
+
+    _Atomic uint32_t pending;
+    _Atomic uint8_t sipi_vector;
+    uint32_t slow;
+    uint64_t db_hit;   /* DR6 bits to report as a trap when the instruction is finished */
+    bool watch_data;   /* DR7 enables a data breakpoint: pages it touches are never cached */
+
+    sigjmp_buf *env; /* the engine's landing place for x86_raise() */
+    struct { /* the exception being raised */
+        uint8_t vector;
+        bool has_error;
+        uint32_t error;
+        uint64_t cr2; /* #PF */
+        uint64_t dr6; /* #DB: bits to set */
+        bool soft;    /* INT n, INT3, INTO: RIP of the next instruction is pushed; DPL checked */
+        bool trap;    /* reported after the instruction: RIP is not wound back */
+    } exc;
+
+    struct x86_bus bus;
+    struct space *mem;
+    struct ram *ram;
+    unsigned index; /* vCPU number = initial APIC id */
+    unsigned ncpus;
+    const struct x86_model *model; /* cpuid.h */
+
+    struct x86_tlb tlb;
+    struct x86_code *code; /* decoded blocks: code.h */
+    struct x86_native *native; /* SIMD and x87 on the host's units: native.h */
+};
+
+/* Raises an exception; the instruction has no effect. x86_raise_err pushes an error code. */
+_Noreturn void x86_raise(struct x86_cpu *c, enum x86_vector v);
+_Noreturn void x86_raise_err(struct x86_cpu *c, enum x86_vector v, uint32_t error);
+_Noreturn void x86_raise_pf(struct x86_cpu *c, gva_t addr, uint32_t error);
+/* #DB with these DR6 bits; a trap (after the instruction) or a fault (before it). */
+_Noreturn void x86_raise_db(struct x86_cpu *c, uint64_t dr6, bool trap);
+#define x86_gp0(c) x86_raise_err((c), X86_GP, 0)
+#define x86_ud(c)  x86_raise((c), X86_UD)
+
+/* Power-on or INIT state (SDM 10.1.1). The BSP starts at F000:FFF0, the others wait for SIPI. */
+void x86_reset(struct x86_cpu *c, bool init);
+void x86_sipi(struct x86_cpu *c, uint8_t vector);
+
+/* Recomputes everything derived; call after changing CR0, CR4, EFER, CS, SS, or RFLAGS.VM/AC/TF. Cheap. */
+void x86_update_mode(struct x86_cpu *c);
+/* Recomputes segc[seg] after loading that register (x86_update_mode does all). */
+void x86_update_seg(struct x86_cpu *c, unsigned seg);
+
+/* ---- flags ---- */
+static inline uint32_t x86_arith_flags(const struct x86_cpu *c)
+{
+    return ((c->fl >> 8) & 0xd5u) | ((uint32_t)(c->fl & 1) << 11);
+}
+static inline void x86_set_arith_flags(struct x86_cpu *c, uint32_t f)
+{
+    c->fl = (uint16_t)((f & 0xd5u) << 8 | 0x200u | ((f >> 11) & 1));
+}
+static inline uint64_t x86_rflags(const struct x86_cpu *c)
+{
+    return (c->s.rflags & ~(uint64_t)X86_FL_ARITH) | x86_arith_flags(c) | X86_FL_R1;
+}
+/* Replaces the whole of RFLAGS (the caller has merged what may not change) and what derives from it. */
+void x86_set_rflags(struct x86_cpu *c, uint64_t f);
+
+/* ---- mmu.c ---- */
+void x86_tlb_flush_all(struct x86_cpu *c);
+void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid); /* all but global */
+void x86_tlb_flush_nonglobal(struct x86_cpu *c);
+void x86_tlb_flush_page(struct x86_cpu *c, gva_t addr); /* INVLPG: current PCID and global */
+void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid);
+/* (any thread) Makes every write to the page of RAM at roff take the slow path once more. */
+void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff);
+/* Loads the PAE PDPTEs from CR3; #GP(0) if reserved bits are set. No-op unless PAE paging is on. */
+void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3);
+
+enum x86_access { X86_READ, X86_WRITE, X86_FETCH };
+/* Translates one page's address with full checks; fills the TLB; raises #PF. */
+gpa_t x86_translate(struct x86_cpu *c, gva_t addr, enum x86_access acc, enum x86_mmu mmu);
+/* The same for a debugger: no fault, no A/D update. False: not mapped. */
+bool x86_translate_debug(struct x86_cpu *c, gva_t addr, gpa_t *gpa);
+
+#endif
