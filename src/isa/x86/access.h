@@ -165,6 +165,29 @@ static inline void x86_w64(struct x86_cpu *c, unsigned r, uint64_t v)
     c->s.gpr[r] = v;
 }
 
+/* ---- RIP ----
+ * On entry to a block s.rip is already its end (the fall-through); a branch overwrites it. */
+
+static inline uint64_t x86_insn_rip(const struct x86_cpu *c) /* of the running instruction */
+{
+    return (c->s.gpr[X86_REG_RIP] + c->cur->end - c->cur->len) & c->ip_mask;
+}
+static inline uint64_t x86_next_rip(const struct x86_cpu *c)
+{
+    return (c->s.gpr[X86_REG_RIP] + c->cur->end) & c->ip_mask;
+}
+static inline bool x86_canonical(uint64_t a)
+{
+    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
+/* Near branch within CS: #GP(0) if the target is beyond the limit or not canonical. */
+static inline void x86_jump(struct x86_cpu *c, uint64_t target)
+{
+    if (UNLIKELY(target > c->cs_limit || !x86_canonical(target)))
+        x86_gp0(c);
+    c->s.rip = target;
+}
+
 /* ---- stack ---- */
 
 static inline void x86_set_rsp(struct x86_cpu *c, uint64_t v)
