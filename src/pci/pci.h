@@ -2,7 +2,8 @@
  * pci.h - conventional PCI: configuration mechanism #1, one bus, BARs, INTx, MSI-X.
  * Source: PCI Local Bus Specification 3.0.
  *
- * All functions are called with the device lock held. A function of a device embeds `struct pci_dev`.
+ * All functions are called with the device lock held. A function of a device embeds `struct
+ * pci_dev`.
  */
 #ifndef SOSIA_PCI_PCI_H
 #define SOSIA_PCI_PCI_H
@@ -12,7 +13,7 @@
 #include "mem/space.h"
 
 #define PCI_DEVFN(dev, fn) (((dev) << 3) | (fn))
-#define PCI_NUM_BARS 6
+#define PCI_NUM_BARS       6
 
 struct pci_bus;
 struct pci_dev;
@@ -41,11 +42,13 @@ struct pci_dev {
     uint8_t cap_free; /* where the next one goes; starts at 0x40 */
     bool intx_level;
     struct msix *msix;
-    /* Hooks, each may be NULL. `written` runs after cfg[off, off+len) took a guest's write and BARs were re-mapped;
-     * `reset` returns the function to power-on state (the core resets command, BARs and MSI-X itself). */
+    /* Hooks, each may be NULL. `written` runs after cfg[off, off+len) took a guest's write and BARs
+     * were re-mapped; `reset` returns the function to power-on state (the core resets command, BARs
+     * and MSI-X itself). */
     void (*written)(struct pci_dev *d, unsigned off, unsigned len);
     void (*reset)(struct pci_dev *d);
-    /* Answers reads of registers that are not plain bytes (virtio's PCI_CFG window): true if taken. */
+    /* Answers reads of registers that are not plain bytes (virtio's PCI_CFG window): true if taken.
+     */
     bool (*cfg_read_hook)(struct pci_dev *d, unsigned off, unsigned size, uint32_t *val);
 };
 
@@ -57,9 +60,17 @@ struct pci_bus {
     void (*intx)(void *ctx, unsigned devfn, unsigned pin, bool level);
     void (*msi)(void *ctx, uint64_t addr, uint32_t data); /* a message-signalled interrupt */
     void *ctx;
+    /* The byte port 0xCF9 lies within CONFIG_ADDRESS, which only answers dwords: who owns it (the
+     * south bridge) takes byte accesses here, with off 0. NULL: nobody. */
+    const struct io_ops *cf9;
+    void *cf9_dev;
 };
 
-/* Maps 0xCF8/0xCFC into `port`. */
+/* Priority of BARs in the address maps: RAM and the chips at fixed addresses (0) go first, so a BAR
+ * that a guest points at them hides nothing. */
+#define PCI_BAR_PRIO (-1)
+
+/* Zeroes *b and maps 0xCF8/0xCFC into `port`; wiring then fills in intx, msi and ctx. */
 int pci_bus_init(struct pci_bus *b, struct space *mem, struct space *port, struct error *e);
 void pci_bus_reset(struct pci_bus *b);
 
