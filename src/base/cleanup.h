@@ -25,8 +25,8 @@ static inline void cleanup_fclose_fn(FILE **f)
         fclose(*f);
 }
 
-#define CLEANUP_FREE __attribute__((cleanup(cleanup_free_fn)))
-#define CLEANUP_CLOSE __attribute__((cleanup(cleanup_close_fn)))
+#define CLEANUP_FREE   __attribute__((cleanup(cleanup_free_fn)))
+#define CLEANUP_CLOSE  __attribute__((cleanup(cleanup_close_fn)))
 #define CLEANUP_FCLOSE __attribute__((cleanup(cleanup_fclose_fn)))
 
 #endif

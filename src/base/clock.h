@@ -49,7 +49,8 @@ void timerq_init(struct timerq *q, struct vclock *clock);
 void timerq_fini(struct timerq *q);
 
 /* Registers a timer so that arming it later cannot fail. 0 or ERR_NOMEM. */
-int timer_init(struct timerq *q, struct timer *t, void (*fn)(void *arg), void *arg, struct error *e);
+int timer_init(struct timerq *q, struct timer *t, void (*fn)(void *arg), void *arg,
+               struct error *e);
 void timer_arm(struct timerq *q, struct timer *t, ns_t deadline); /* also moves an armed timer */
 void timer_disarm(struct timerq *q, struct timer *t);
 

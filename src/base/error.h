@@ -28,7 +28,8 @@ struct error {
 };
 
 /* Fills *e (if not NULL) and returns `code`. */
-int error_set(struct error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int error_set(struct error *e, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* As error_set, and appends ": " and strerror(errnum). */
 int error_errno(struct error *e, int code, int errnum, const char *fmt, ...)
