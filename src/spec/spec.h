@@ -2,10 +2,13 @@
  * spec.h - a VM as its spec file describes it, and the schema that the file is read by.
  *
  * The schema table in schema.c is the single source for the parser, `--help`, sosia.yaml(5) and
- * `sosia spec --defaults`. A parsed spec is typed and checked; paths are resolved relative to the spec file's folder.
+ * `sosia spec --defaults`. A parsed spec is typed and checked; paths are resolved relative to the
+ * spec file's folder.
  */
 #ifndef SOSIA_SPEC_SPEC_H
 #define SOSIA_SPEC_SPEC_H
+
+#include <stdio.h>
 
 #include "base/error.h"
 #include "base/types.h"
@@ -41,15 +44,23 @@ struct spec { /* strings are owned; NULL: not given */
     enum spec_serial serial;
     char *serial_file; /* with SPEC_SERIAL_FILE */
     enum spec_clock clock;
+    struct spec_origin *origin; /* where each value is written, for spec_check(); NULL: by hand */
 };
 
-/* Reads a spec file and applies `nset` overrides "key=value" (an override error's `where` is "--set key=value").
- * On failure e->where is "file:line:column" and e->msg holds the message, the source line, a caret
- * and a hint, on lines of their own. ERR_SPEC, ERR_IO. */
+/* Reads a spec file and applies `nset` overrides "key=value" (an override error's `where` is "--set
+ * key=value"). On failure e->where is "file:line:column" and e->msg holds the message, the source
+ * line, a caret and a hint, on lines of their own. ERR_SPEC, ERR_IO. */
 int spec_load(const char *path, const char *const *set, unsigned nset, struct spec *s,
               struct error *e);
-/* Checks what the parser cannot: files exist and are readable, memory fits this host, combinations make sense. */
+/* Checks what the parser cannot: files exist and are readable, memory fits this host, combinations
+ * make sense. Errors as spec_load()'s, pointing at the value if it is known where it is written.
+ * ERR_SPEC. */
 int spec_check(const struct spec *s, struct error *e);
-void spec_fini(struct spec *s);
+void spec_fini(struct spec *s); /* a failed spec_load() leaves nothing to free */
+
+/* The keys with their forms and help, for people. */
+void spec_print_help(FILE *out);
+/* A spec file that says what an empty one means, with comments. */
+void spec_print_defaults(FILE *out);
 
 #endif
