@@ -1,0 +1,53 @@
+/*
+ * cli.h - the verbs of the command line: one table, one file per verb.
+ *
+ * Standard output carries what was asked for (the guest's serial port, help, a verdict); everything
+ * else goes to standard error. A verb returns 0 or ERR_*; main() prints the error and exits.
+ */
+#ifndef SOSIA_CLI_CLI_H
+#define SOSIA_CLI_CLI_H
+
+#include <stdio.h>
+
+#include "base/error.h"
+#include "spec/spec.h"
+
+enum cli_exit {
+    CLI_OK = 0,     /* done; for run: the guest powered off or the user left */
+    CLI_FAILED = 1, /* the guest or Sosia failed */
+    CLI_USAGE = 2,  /* the command line or the spec file is wrong */
+    CLI_HOST = 6,   /* this host lacks what is needed */
+};
+
+struct cli_verb {
+    const char *name;
+    const char *args;                                   /* of the usage line */
+    const char *summary;                                /* one line */
+    const char *detail;                                 /* further lines of `sosia help VERB` */
+    int (*run)(int argc, char **argv, struct error *e); /* argv[0] is the verb */
+};
+
+extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
+
+const struct cli_verb *cli_find_verb(const char *name, struct error *e);
+void cli_print_usage(FILE *out);
+void cli_print_verb(FILE *out, const struct cli_verb *v);
+
+/* What the verbs that take a spec file share: SPEC [--set KEY=VALUE]... [-v]... */
+struct cli_spec_args {
+    const char *path;
+    const char **set; /* owned array of argv's strings */
+    unsigned nset;
+    int verbose;
+};
+
+/* Parses the arguments, and loads and checks the spec. Whatever fails before a VM exists is
+ * ERR_USAGE or ERR_SPEC. On success the caller calls spec_fini(). */
+int cli_load_spec(int argc, char **argv, struct cli_spec_args *a, struct spec *s, struct error *e);
+
+int cli_run(int argc, char **argv, struct error *e);
+int cli_check(int argc, char **argv, struct error *e);
+int cli_spec(int argc, char **argv, struct error *e);
+int cli_help(int argc, char **argv, struct error *e);
+
+#endif
