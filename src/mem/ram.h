@@ -32,6 +32,9 @@ struct ram {
     uint64_t rom_used; /* bytes handed out by ram_rom_alloc */
     uint64_t total;    /* ram_size + ROM area */
     struct code_page *code; /* one for each page of `total` */
+    /* What the board promises never to cover: guest addresses [1 MiB, low_end) are RAM at the same
+     * RAM offset, and [4 GiB, 4 GiB + ram_size - low_end) is the rest. 0: no promise. */
+    uint64_t low_end;
 };
 
 #define RAM_ROM_AREA (2 * MIB)
@@ -42,6 +45,20 @@ void ram_fini(struct ram *r);
 
 /* Reserves `len` bytes (rounded up to pages) of ROM area; *roff is their RAM offset. */
 int ram_rom_alloc(struct ram *r, uint64_t len, uint64_t *roff, struct error *e);
+
+/* RAM offset of a guest address by the board's promise alone; false: ask the address map. */
+static inline bool ram_direct(const struct ram *r, gpa_t gpa, uint64_t *roff)
+{
+    if (LIKELY(gpa >= MIB && gpa < r->low_end)) {
+        *roff = gpa;
+        return true;
+    }
+    if (gpa >= 4 * GIB && r->low_end && gpa - 4 * GIB < r->ram_size - r->low_end) {
+        *roff = gpa - 4 * GIB + r->low_end;
+        return true;
+    }
+    return false;
+}
 
 /* Marks [roff, roff+len), within one page, as cached code and returns the page's generation to remember.
  * *first is set if the page had no mark before: the caller must then drop every writable

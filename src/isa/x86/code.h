@@ -14,6 +14,7 @@
 #define X86_BLOCK_MAX 32 /* instructions */
 
 struct x86_block {
+    struct x86_block *next; /* in its hash bucket */
     uint64_t key;       /* RAM offset of the first byte | code size in bits 62..63 */
     uint32_t gen, gen2; /* generations of the page(s) at decoding */
     uint64_t roff2;     /* RAM offset of the second page's start; only if `cross` */
@@ -31,9 +32,6 @@ void x86_code_flush(struct x86_cpu *c);
 
 /* The block that starts at RIP, decoded if need be. Raises #PF, #GP (RIP beyond CS's limit). */
 const struct x86_block *x86_code_find(struct x86_cpu *c);
-
-/* The page that instructions are fetched from has changed its translation: forget it. */
-void x86_code_forget_page(struct x86_cpu *c);
 
 /* Decodes one instruction of at most `avail` bytes. Returns its length, 0 if more bytes are needed, and for an undefined or
  * disabled one a length with i->fn set to raise #UD. `off` is its offset in the block. */

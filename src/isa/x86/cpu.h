@@ -60,6 +60,7 @@ struct x86_tlbe {
 };
 #define X86_TLBF_GLOBAL 1u
 #define X86_TLBF_LARGE  2u
+#define X86_TLBF_WOK    4u /* a write is permitted and the dirty bit is set, whatever wtag says */
 
 struct x86_tlb {
     struct x86_tlbe e[X86_NMMU][X86_TLB_SIZE];
@@ -74,6 +75,9 @@ struct x86_segc {
     uint64_t base; /* 0 in 64-bit mode but for FS and GS */
     uint32_t ok;
 };
+#define X86_PHYS_BITS 40 /* guest-physical address width offered by CPUID */
+#define X86_LIN_BITS  48
+
 #define X86_SEG_NONE 6 /* base 0, everything allowed: for linear addresses */
 
 /* `pending` bits (any thread may set; the vCPU's thread clears) */
@@ -108,6 +112,7 @@ struct x86_cpu {
     uint64_t pcid;     /* current PCID, or 0 */
     uint64_t lin_mask; /* linear addresses are cut to 32 bits outside long mode's 64-bit code */
     uint64_t ip_mask, sp_mask;
+    _Atomic uint64_t a20_mask; /* applied to every physical address; set by the board */
     uint64_t cs_limit; /* last valid RIP; ~0 in 64-bit code */
     struct x86_segc segc[X86_NSEG + 1];
 

@@ -1,0 +1,222 @@
+/*
+ * interp.c - the interpreter: executes blocks of decoded instructions, one function call each.
+ *
+ * The loop looks at three words before each block: `pending` (what other threads want), `slow` (conditions
+ * that need a look at every instruction) and `activity`. While all are zero it runs whole blocks. An
+ * exception arrives by longjmp from x86_raise() and is delivered at the landing place.
+ */
+#include "engine/engine.h"
+#include "isa/x86/access.h"
+#include "isa/x86/code.h"
+#include "isa/x86/native.h"
+#include "isa/x86/seg.h"
+
+/* Decoded code of all vCPUs together; a vCPU gets its share, but not less than the minimum. */
+#define ARENA_TOTAL (16 * MIB)
+#define ARENA_MIN   (2 * MIB)
+
+#define DR6_BS 0x4000u
+
+static int probe(struct error *e)
+{
+    (void)e;
+    return 0;
+}
+
+static int vcpu_create(struct x86_cpu *c, struct error *e)
+{
+    int rc = x86_code_create(c, max_u64(ARENA_TOTAL / c->ncpus, ARENA_MIN), e);
+    if (rc)
+        return rc;
+    rc = x86_native_create(c, e);
+    if (rc)
+        x86_code_destroy(c);
+    return rc;
+}
+
+static void vcpu_destroy(struct x86_cpu *c)
+{
+    x86_native_destroy(c);
+    x86_code_destroy(c);
+}
+
+/* Executes [first, last) of a block at RIP. */
+static inline void run_insns(struct x86_cpu *c, const struct x86_insn *first,
+                             const struct x86_insn *last)
+{
+    uint64_t base = c->s.rip;
+    const struct x86_insn *i = first;
+    c->s.gpr[X86_REG_RIP] = base;
+    c->s.rip = (base + last[-1].end) & c->ip_mask;
+    c->block_end = last;
+    c->icount += (uint64_t)(last - first);
+    do {
+        c->cur = i;
+        i->fn(c, i);
+    } while (++i < c->block_end);
+    c->cur = NULL;
+    if (UNLIKELY(i < last)) { /* left early, behind an instruction that does not branch */
+        c->s.rip = (base + i[-1].end) & c->ip_mask;
+        c->icount -= (uint64_t)(last - i);
+    }
+}
+
+/* SDM 17.3.1.1: instruction breakpoints are faults, taken before the instruction. */
+static void check_breakpoints(struct x86_cpu *c)
+{
+    gva_t lin = (c->s.rip + c->segc[X86_CS].base) & c->lin_mask;
+    uint64_t hit = 0;
+    for (unsigned n = 0; n < 4; n++) {
+        bool enabled = (c->s.dr[7] >> (2 * n)) & 3, exec = !((c->s.dr[7] >> (16 + 4 * n)) & 3);
+        if (enabled && exec && c->s.dr[n] == lin)
+            hit |= 1ull << n;
+    }
+    if (hit && !(c->s.rflags & X86_FL_RF))
+        x86_raise_db(c, hit, false);
+}
+
+/* One instruction with everything that `slow` stands for. */
+static void step(struct x86_cpu *c)
+{
+    uint32_t slow = c->slow;
+    if (slow & X86_SLOW_SHADOW) {
+        c->s.sti_shadow = c->s.movss_shadow = 0;
+        c->slow &= ~X86_SLOW_SHADOW;
+    }
+    if (slow & X86_SLOW_BP)
+        check_breakpoints(c);
+    const struct x86_block *b = x86_code_find(c);
+    uint64_t rf = c->s.rflags & X86_FL_RF;
+    c->s.rflags &= ~(uint64_t)X86_FL_RF;
+    c->cur = NULL;
+    if (rf)
+        c->s.rflags |= X86_FL_RF; /* a fault of this instruction must save it again */
+    run_insns(c, b->insn, b->insn + 1);
+    if (rf && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRET &&
+        b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETD && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETQ)
+        c->s.rflags &= ~(uint64_t)X86_FL_RF;
+    uint64_t dr6 = c->db_hit;
+    if (slow & X86_SLOW_TF)
+        dr6 |= DR6_BS;
+    /* A trap is held back behind MOV SS (SDM 6.8.3). */
+    if (dr6 && !c->s.movss_shadow) {
+        c->db_hit = 0;
+        c->slow &= ~X86_SLOW_DB;
+        x86_raise_db(c, dr6, true);
+    }
+}
+
+static bool take(struct x86_cpu *c, uint32_t bit)
+{
+    if (!(atomic_load_explicit(&c->pending, memory_order_acquire) & bit))
+        return false;
+    atomic_fetch_and(&c->pending, ~bit);
+    return true;
+}
+
+static void deliver_pending(struct x86_cpu *c)
+{
+    bool shadow = c->s.sti_shadow || c->s.movss_shadow;
+    if (!shadow && !c->s.nmi_blocked && c->s.activity != X86_WAIT_SIPI &&
+        take(c, X86_PEND_NMI)) {
+        c->s.activity = X86_RUNNING;
+        x86_deliver_nmi(c);
+        return;
+    }
+    if (shadow || !(c->s.rflags & X86_FL_IF) || c->s.activity == X86_WAIT_SIPI)
+        return;
+    if (!take(c, X86_PEND_INTR))
+        return;
+    int vector = c->bus.intr_ack(c->bus.ctx);
+    if (vector < 0)
+        return;
+    c->s.activity = X86_RUNNING;
+    x86_deliver_interrupt(c, (uint8_t)vector);
+}
+
+/* Handles `pending`, `slow` and `activity`. Returns false if run() shall return *why. */
+static bool look(struct x86_cpu *c, enum engine_exit *why)
+{
+    uint32_t p = atomic_load_explicit(&c->pending, memory_order_acquire);
+    if (p & X86_PEND_KICK) {
+        take(c, X86_PEND_KICK);
+        *why = ENGINE_EXIT_KICK;
+        return false;
+    }
+    if (p & X86_PEND_TLB) {
+        take(c, X86_PEND_TLB);
+        x86_tlb_flush_all(c);
+    }
+    if (c->s.activity == X86_SHUTDOWN) {
+        *why = ENGINE_EXIT_SHUTDOWN;
+        return false;
+    }
+    if (take(c, X86_PEND_INIT))
+        x86_reset(c, true);
+    if (take(c, X86_PEND_SIPI) && c->s.activity == X86_WAIT_SIPI)
+        x86_sipi(c, atomic_load(&c->sipi_vector));
+    if (p & (X86_PEND_NMI | X86_PEND_INTR))
+        deliver_pending(c);
+    if (c->s.activity == X86_SHUTDOWN) {
+        *why = ENGINE_EXIT_SHUTDOWN;
+        return false;
+    }
+    if (c->s.activity != X86_RUNNING) {
+        c->s.sti_shadow = c->s.movss_shadow = 0;
+        c->slow &= ~X86_SLOW_SHADOW;
+        /* Something that arrived after the first look is found by the caller's own. */
+        *why = ENGINE_EXIT_HALT;
+        return false;
+    }
+    if (c->slow)
+        step(c);
+    return true;
+}
+
+static void loop(struct x86_cpu *c, enum engine_exit *why)
+{
+    for (;;) {
+        if (UNLIKELY(atomic_load_explicit(&c->pending, memory_order_relaxed) | c->slow |
+                     (uint32_t)c->s.activity)) {
+            if (!look(c, why))
+                return;
+            if (c->slow || c->s.activity)
+                continue;
+        }
+        const struct x86_block *b = x86_code_find(c);
+        run_insns(c, b->insn, b->insn + b->count);
+    }
+}
+
+static enum engine_exit run(struct x86_cpu *c)
+{
+    sigjmp_buf env;
+    enum engine_exit why = ENGINE_EXIT_KICK;
+    x86_set_arith_flags(c, (uint32_t)c->s.rflags);
+    x86_update_mode(c);
+    c->cur = NULL;
+    c->env = &env;
+    if (sigsetjmp(env, 0)) {
+        /* A fault restarts its instruction; a trap or software interrupt continues behind it,
+         * where s.rip points already. */
+        if (c->cur && !c->exc.trap && !c->exc.soft)
+            c->s.rip = x86_insn_rip(c);
+        if (c->cur)
+            c->icount -= (uint64_t)(c->block_end - c->cur);
+        c->cur = NULL;
+        x86_deliver_exception(c);
+    }
+    loop(c, &why);
+    c->s.rflags = x86_rflags(c);
+    c->env = NULL;
+    return why;
+}
+
+const struct engine engine_interp = {
+    .name = "interp",
+    .technique = "interpretation of decoded blocks",
+    .probe = probe,
+    .vcpu_create = vcpu_create,
+    .vcpu_destroy = vcpu_destroy,
+    .run = run,
+};
