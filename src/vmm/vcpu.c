@@ -1,0 +1,140 @@
+/*
+ * vcpu.c - the vCPU thread: run the engine, sleep while halted, park while the VM is stopped.
+ *
+ * Sleeping is a futex wait on `pending` itself: whoever posts an event changes the word, so a wake-up
+ * cannot be lost between the check and the wait.
+ */
+#define _GNU_SOURCE
+#include "vmm/vcpu.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm/vm.h"
+
+#define VCPU_STACK (512 * KIB)
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void vcpu_post(struct vcpu *v, uint32_t bits)
+{
+    uint32_t old = atomic_fetch_or(&v->cpu->pending, bits);
+    if ((old & bits) != bits && atomic_load(&v->asleep))
+        futex_wake(&v->cpu->pending);
+}
+
+/* Is there anything in `pending` that ends the wait of a vCPU in this state? */
+static bool wakes(const struct x86_cpu *c, uint32_t pending)
+{
+    uint32_t mask = X86_PEND_KICK | X86_PEND_TLB | X86_PEND_INIT;
+    if (c->s.activity == X86_WAIT_SIPI)
+        mask |= X86_PEND_SIPI;
+    if (c->s.activity == X86_HALTED) {
+        mask |= X86_PEND_NMI;
+        if (c->s.rflags & X86_FL_IF)
+            mask |= X86_PEND_INTR;
+    }
+    return pending & mask;
+}
+
+static void vcpu_sleep(struct vcpu *v)
+{
+    struct x86_cpu *c = v->cpu;
+    atomic_store(&v->asleep, 1);
+    uint32_t p = atomic_load(&c->pending);
+    while (!wakes(c, p)) {
+        futex_wait(&c->pending, p);
+        p = atomic_load(&c->pending);
+    }
+    atomic_store(&v->asleep, 0);
+}
+
+static void *vcpu_main(void *arg)
+{
+    struct vcpu *v = arg;
+    while (vm_vcpu_may_run(v->vm)) {
+        switch (v->engine->run(v->cpu)) {
+        case ENGINE_EXIT_KICK:
+            break;
+        case ENGINE_EXIT_HALT:
+            vcpu_sleep(v);
+            break;
+        case ENGINE_EXIT_SHUTDOWN:
+            vm_request(v->vm, VM_REQ_RESET, "triple fault");
+            vcpu_sleep(v); /* until the reset kicks it */
+            break;
+        }
+    }
+    return NULL;
+}
+
+int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsigned index,
+              struct error *e)
+{
+    *v = (struct vcpu){.vm = vm, .engine = engine};
+    struct x86_cpu *c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (c == MAP_FAILED)
+        return error_set(e, ERR_NOMEM, "out of memory for vCPU %u", index);
+    v->cpu = c;
+    c->index = index;
+    vm_setup_cpu(vm, c);
+    int rc = engine->vcpu_create(c, e);
+    if (rc) {
+        munmap(c, sizeof *c);
+        v->cpu = NULL;
+        return rc;
+    }
+    x86_reset(c, false);
+    return 0;
+}
+
+void vcpu_fini(struct vcpu *v)
+{
+    if (v->started)
+        pthread_join(v->thread, NULL);
+    if (!v->cpu)
+        return;
+    v->engine->vcpu_destroy(v->cpu);
+    munmap(v->cpu, sizeof *v->cpu);
+    v->cpu = NULL;
+}
+
+int vcpu_start(struct vcpu *v, struct error *e)
+{
+    pthread_attr_t a;
+    pthread_attr_init(&a);
+    pthread_attr_setstacksize(&a, VCPU_STACK);
+    /* Asynchronous signals belong to the event loop's thread. */
+    sigset_t all, old;
+    sigfillset(&all);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(&v->thread, &a, vcpu_main, v);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&a);
+    if (rc)
+        return error_errno(e, ERR_HOST, rc, "cannot start a thread for vCPU %u", v->cpu->index);
+    v->started = true;
+    char name[16];
+    snprintf(name, sizeof name, "vcpu%u", v->cpu->index % 1000);
+    pthread_setname_np(v->thread, name);
+    return 0;
+}

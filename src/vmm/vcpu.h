@@ -1,0 +1,31 @@
+/*
+ * vcpu.h - one virtual CPU: an architectural state, an engine, and the host thread that runs it.
+ */
+#ifndef SOSIA_VMM_VCPU_H
+#define SOSIA_VMM_VCPU_H
+
+#include <pthread.h>
+
+#include "engine/engine.h"
+
+struct vm;
+
+struct vcpu {
+    struct x86_cpu *cpu; /* page-aligned allocation of its own */
+    struct vm *vm;
+    const struct engine *engine;
+    pthread_t thread;
+    bool started;
+    _Atomic uint32_t asleep; /* the thread waits, or is about to wait, on cpu->pending */
+};
+
+/* Creates the state and the engine's part; no thread yet. */
+int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsigned index,
+              struct error *e);
+void vcpu_fini(struct vcpu *v);
+int vcpu_start(struct vcpu *v, struct error *e);
+
+/* (any thread) Sets X86_PEND_* bits and wakes the vCPU if it sleeps. */
+void vcpu_post(struct vcpu *v, uint32_t bits);
+
+#endif

@@ -1,0 +1,280 @@
+/*
+ * vm.c - building a VM from its spec, stopping and resetting it, taking it down. See vm.h for the
+ * threads and the life cycle.
+ */
+#include "vmm/vm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "char/file.h"
+
+/* ---- parking ---- */
+
+bool vm_vcpu_may_run(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->park_lock);
+    if (vm->stop && !vm->quit) {
+        vm->parked++;
+        if (vm->parked == vm->nvcpu)
+            uv_async_send(&vm->wake);
+        while (vm->stop && !vm->quit)
+            pthread_cond_wait(&vm->park_cond, &vm->park_lock);
+        vm->parked--;
+    }
+    bool run = !vm->quit;
+    pthread_mutex_unlock(&vm->park_lock);
+    return run;
+}
+
+void vm_post_all(struct vm *vm, uint32_t bits)
+{
+    for (unsigned n = 0; n < vm->nvcpu; n++)
+        vcpu_post(&vm->vcpu[n], bits);
+}
+
+void vm_request(struct vm *vm, enum vm_req req, const char *why)
+{
+    pthread_mutex_lock(&vm->park_lock);
+    if (req > vm->req) {
+        vm->req = req;
+        snprintf(vm->req_why, sizeof vm->req_why, "%s", why ? why : "");
+    }
+    vm->stop = true;
+    pthread_mutex_unlock(&vm->park_lock);
+    vm_post_all(vm, X86_PEND_KICK);
+    uv_async_send(&vm->wake);
+}
+
+static void release(struct vm *vm, bool quit)
+{
+    pthread_mutex_lock(&vm->park_lock);
+    vm->stop = false;
+    vm->quit = quit;
+    pthread_cond_broadcast(&vm->park_cond);
+    pthread_mutex_unlock(&vm->park_lock);
+    vm_post_all(vm, X86_PEND_KICK);
+}
+
+/* All vCPUs are parked. */
+static int reset(struct vm *vm, struct error *e)
+{
+    pthread_mutex_lock(&vm->lock);
+    pc_reset(vm->pc);
+    pthread_mutex_unlock(&vm->lock);
+    for (unsigned n = 0; n < vm->nvcpu; n++) {
+        struct x86_cpu *c = vm->vcpu[n].cpu;
+        atomic_store(&c->pending, 0);
+        x86_reset(c, false);
+    }
+    return pc_boot(vm->pc, vm->vcpu[0].cpu, e);
+}
+
+/* On the loop's thread: carries a request out once every vCPU has parked. */
+static void on_wake(uv_async_t *a)
+{
+    struct vm *vm = a->data;
+    pthread_mutex_lock(&vm->park_lock);
+    enum vm_req req = vm->req;
+    bool ready = req != VM_REQ_NONE && vm->parked == vm->nvcpu;
+    if (ready)
+        vm->req = VM_REQ_NONE;
+    pthread_mutex_unlock(&vm->park_lock);
+    if (!ready)
+        return;
+    log_info("%s: %s", req == VM_REQ_RESET ? "reset" : "end", vm->req_why);
+    if (req == VM_REQ_RESET && !reset(vm, &vm->result)) {
+        release(vm, false);
+        return;
+    }
+    if (req == VM_REQ_SIGNAL)
+        error_set(&vm->result, ERR_STATE, "ended by a signal (%s); the guest was not shut down",
+                  vm->req_why);
+    release(vm, true);
+    uv_stop(&vm->loop);
+}
+
+static void on_quit_key(void *arg)
+{
+    vm_request(arg, VM_REQ_QUIT, "left by the user");
+}
+
+/* ---- set-up ---- */
+
+/* Seconds since 1970 as the guest's RTC shall show them now. */
+static int64_t wall_clock(const struct spec *s)
+{
+    time_t now = time(NULL);
+    if (s->clock == SPEC_CLOCK_UTC)
+        return now;
+    struct tm tm;
+    localtime_r(&now, &tm);
+    return (int64_t)now + tm.tm_gmtoff;
+}
+
+static int open_disks(struct vm *vm, struct error *e)
+{
+    const struct spec *s = vm->spec;
+    int rc = 0;
+    for (unsigned n = 0; n < s->ndisk && !rc; n++)
+        rc = blk_open_raw(s->disk[n].file, s->disk[n].readonly, &vm->lock, &vm->disk[n], e);
+    if (!rc && s->cdrom)
+        rc = blk_open_raw(s->cdrom, true, &vm->lock, &vm->cdrom, e);
+    if (!rc && s->floppy)
+        rc = blk_open_raw(s->floppy, false, &vm->lock, &vm->floppy, e);
+    return rc;
+}
+
+static int open_serial(struct vm *vm, struct pc_config *cfg, struct error *e)
+{
+    const struct char_terminal_hooks hooks = {.quit = on_quit_key, .arg = vm};
+    int rc = 0;
+    switch (vm->spec->serial) {
+    case SPEC_SERIAL_TERMINAL:
+        rc = char_terminal_open(&vm->terminal, &vm->loop, &vm->lock, &hooks, e);
+        if (rc)
+            return rc;
+        cfg->serial = char_terminal_out(vm->terminal);
+        cfg->serial_ready = char_terminal_ready(vm->terminal);
+        return 0;
+    case SPEC_SERIAL_FILE:
+        rc = char_file_open(&vm->serial_file, vm->spec->serial_file, &vm->loop, &vm->lock, e);
+        if (rc)
+            return rc;
+        cfg->serial = char_file_out(vm->serial_file);
+        return 0;
+    case SPEC_SERIAL_NONE:
+        return 0;
+    }
+    return 0;
+}
+
+/* The firmware's own messages (port 0x402), a line at a time, with -vv. */
+static size_t debug_port(void *ctx, const uint8_t *buf, size_t len)
+{
+    (void)ctx;
+    static char line[256];
+    static size_t n;
+    for (size_t k = 0; k < len; k++) {
+        if (buf[k] != '\n' && n < sizeof line - 1) {
+            line[n++] = (char)(buf[k] >= ' ' && buf[k] < 127 ? buf[k] : '?');
+            continue;
+        }
+        line[n] = 0;
+        n = 0;
+        log_debug("firmware: %s", line);
+    }
+    return len;
+}
+
+static int build(struct vm *vm, struct error *e)
+{
+    const struct spec *s = vm->spec;
+    int rc = ram_init(&vm->ram, s->memory, e);
+    if (!rc)
+        rc = x86_model_init(&vm->model, PC_TSC_HZ, e);
+    if (!rc)
+        rc = vm_loop_init(vm, e);
+    if (!rc)
+        rc = open_disks(vm, e);
+    if (rc)
+        return rc;
+    struct pc_config cfg = {
+        .spec = s,
+        .ram = &vm->ram,
+        .timers = &vm->timers,
+        .host = vm_pc_host(vm),
+        .cdrom = vm->cdrom,
+        .floppy = vm->floppy,
+        .debug = {.write = debug_port},
+        .wall_clock = wall_clock(s),
+    };
+    memcpy(cfg.disk, vm->disk, sizeof cfg.disk);
+    rc = open_serial(vm, &cfg, e);
+    if (!rc)
+        rc = pc_create(&vm->pc, &cfg, e);
+    if (rc)
+        return rc;
+    if (vm->terminal)
+        char_terminal_set_in(vm->terminal, pc_serial_in(vm->pc));
+    if (vm->serial_file)
+        char_file_set_in(vm->serial_file, pc_serial_in(vm->pc));
+
+    char why[160];
+    const struct engine *engine = engine_auto(why, sizeof why);
+    if (!engine)
+        return error_set(e, ERR_HOST, "no engine works on this host: %s", why);
+    log_info("%s", why);
+    for (unsigned n = 0; n < s->cpus && !rc; n++) {
+        rc = vcpu_init(&vm->vcpu[n], vm, engine, n, e);
+        vm->nvcpu += !rc;
+    }
+    return rc;
+}
+
+int vm_create(struct vm *vm, const struct spec *s, struct error *e)
+{
+    memset(vm, 0, sizeof *vm);
+    vm->spec = s;
+    vm->ram.fd = vm->timer_fd = -1;
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_mutex_init(&vm->park_lock, NULL);
+    pthread_cond_init(&vm->park_cond, NULL);
+    vclock_init(&vm->clock);
+    timerq_init(&vm->timers, &vm->clock);
+    int rc = uv_loop_init(&vm->loop);
+    if (!rc)
+        rc = uv_async_init(&vm->loop, &vm->wake, on_wake);
+    if (rc)
+        return error_set(e, ERR_HOST, "cannot set up the event loop: %s", uv_strerror(rc));
+    vm->wake.data = vm;
+    rc = build(vm, e);
+    if (rc)
+        vm_destroy(vm);
+    return rc;
+}
+
+int vm_run(struct vm *vm, struct error *e)
+{
+    int rc = pc_boot(vm->pc, vm->vcpu[0].cpu, e);
+    if (rc)
+        return rc;
+    for (unsigned n = 0; n < vm->nvcpu; n++) {
+        rc = vcpu_start(&vm->vcpu[n], e);
+        if (rc) { /* those that run already must end */
+            pthread_mutex_lock(&vm->park_lock);
+            vm->stop = true;
+            pthread_mutex_unlock(&vm->park_lock);
+            release(vm, true);
+            return rc;
+        }
+    }
+    uv_run(&vm->loop, UV_RUN_DEFAULT);
+    if (vm->result.code && e)
+        *e = vm->result;
+    return vm->result.code;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    for (unsigned n = 0; n < vm->nvcpu; n++)
+        vcpu_fini(&vm->vcpu[n]);
+    /* From here on no vCPU thread exists; requests in flight on disks still complete under the lock. */
+    for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)
+        blk_close(vm->disk[n]);
+    blk_close(vm->cdrom);
+    blk_close(vm->floppy);
+    char_terminal_close(vm->terminal);
+    if (vm->serial_file)
+        char_file_close(vm->serial_file);
+    vm_loop_fini(vm);
+    pc_destroy(vm->pc);
+    timerq_fini(&vm->timers);
+    ram_fini(&vm->ram);
+    pthread_cond_destroy(&vm->park_cond);
+    pthread_mutex_destroy(&vm->park_lock);
+    pthread_mutex_destroy(&vm->lock);
+}

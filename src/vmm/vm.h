@@ -1,0 +1,77 @@
+/*
+ * vm.h - one running VM: memory, clock, board, vCPUs, event loop.
+ *
+ * Threads: one for each vCPU; the event loop's (timers, terminal, requests; it is the caller of
+ * vm_run()); the disks' I/O threads. Lock order: device lock, then the address map's lock. The park
+ * lock is a leaf and is never held together with the device lock.
+ *
+ * Stopping: vm_request() raises `stop` and kicks the vCPUs, which park in vm_vcpu_may_run(); when
+ * all have parked the loop carries the request out and releases or ends them.
+ *
+ *        running --vm_request--> stopping --all parked--> parked --reset--> running
+ *                                                            \--poweroff, quit--> ended
+ */
+#ifndef SOSIA_VMM_VM_H
+#define SOSIA_VMM_VM_H
+
+#include <uv.h>
+
+#include "base/clock.h"
+#include "char/terminal.h"
+#include "isa/x86/cpuid.h"
+#include "machine/pc.h"
+#include "vmm/vcpu.h"
+
+enum vm_req { VM_REQ_NONE, VM_REQ_RESET, VM_REQ_POWEROFF, VM_REQ_QUIT, VM_REQ_SIGNAL };
+
+struct vm {
+    const struct spec *spec;
+    struct ram ram;
+    struct vclock clock;
+    struct timerq timers;
+    pthread_mutex_t lock; /* the device lock */
+    struct pc *pc;
+    struct x86_model model;
+    struct vcpu vcpu[32];
+    unsigned nvcpu;
+    struct blk *disk[SPEC_MAX_DISKS], *cdrom, *floppy;
+    struct char_terminal *terminal;
+    struct char_file *serial_file;
+
+    uv_loop_t loop;
+    uv_async_t wake;
+    uv_poll_t timer_poll;
+    uv_signal_t signal[3];
+    unsigned nsignal;
+    int timer_fd;
+
+    pthread_mutex_t park_lock; /* guards the fields below */
+    pthread_cond_t park_cond;
+    bool stop, quit;
+    unsigned parked;
+    enum vm_req req; /* the strongest request not yet carried out */
+    char req_why[64];
+
+    struct error result; /* why the VM ended, if it failed */
+};
+
+int vm_create(struct vm *vm, const struct spec *s, struct error *e);
+/* Runs until power-off, quit or failure. 0 or a negative code with *e filled. */
+int vm_run(struct vm *vm, struct error *e);
+void vm_destroy(struct vm *vm);
+
+/* (any thread) Asks for a reset or the end of the VM. A stronger request replaces a weaker one. */
+void vm_request(struct vm *vm, enum vm_req req, const char *why);
+
+/* For vCPU threads: waits while the VM is stopped; false: end the thread. */
+bool vm_vcpu_may_run(struct vm *vm);
+/* For vcpu_init(): bus, memory, model. */
+void vm_setup_cpu(struct vm *vm, struct x86_cpu *c);
+
+/* ---- between vm.c and its parts ---- */
+struct pc_host vm_pc_host(struct vm *vm); /* vm_bus.c */
+int vm_loop_init(struct vm *vm, struct error *e); /* vm_loop.c */
+void vm_loop_fini(struct vm *vm);
+void vm_post_all(struct vm *vm, uint32_t bits);
+
+#endif

@@ -1,0 +1,169 @@
+/*
+ * vm_bus.c - the way between vCPUs and the board: each crossing takes the device lock.
+ */
+#include "vmm/vm.h"
+
+static struct vcpu *vcpu_of(void *ctx)
+{
+    return ctx;
+}
+
+static uint64_t io_read(void *ctx, uint16_t port, unsigned size)
+{
+    struct vm *vm = vcpu_of(ctx)->vm;
+    pthread_mutex_lock(&vm->lock);
+    uint64_t v = space_read(pc_port(vm->pc), port, size);
+    pthread_mutex_unlock(&vm->lock);
+    return v;
+}
+
+static void io_write(void *ctx, uint16_t port, uint64_t val, unsigned size)
+{
+    struct vm *vm = vcpu_of(ctx)->vm;
+    pthread_mutex_lock(&vm->lock);
+    space_write(pc_port(vm->pc), port, val, size);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static uint64_t mem_read(void *ctx, gpa_t addr, unsigned size)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    uint64_t r = pc_mem_read(v->vm->pc, v->cpu->index, addr, size);
+    pthread_mutex_unlock(&v->vm->lock);
+    return r;
+}
+
+static void mem_write(void *ctx, gpa_t addr, uint64_t val, unsigned size)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    pc_mem_write(v->vm->pc, v->cpu->index, addr, val, size);
+    pthread_mutex_unlock(&v->vm->lock);
+}
+
+static int intr_ack(void *ctx)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    int vector = pc_intr_ack(v->vm->pc, v->cpu->index);
+    if (vector >= 0 && pc_intr_pending(v->vm->pc, v->cpu->index))
+        vcpu_post(v, X86_PEND_INTR);
+    pthread_mutex_unlock(&v->vm->lock);
+    return vector;
+}
+
+static uint64_t tsc(void *ctx)
+{
+    return muldiv_u64((uint64_t)vclock_now(&vcpu_of(ctx)->vm->clock), PC_TSC_HZ, NS_PER_SEC);
+}
+
+static uint64_t get_tpr(void *ctx)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    uint64_t r = pc_get_cr8(v->vm->pc, v->cpu->index);
+    pthread_mutex_unlock(&v->vm->lock);
+    return r;
+}
+
+static void set_tpr(void *ctx, uint64_t cr8)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    pc_set_cr8(v->vm->pc, v->cpu->index, cr8);
+    pthread_mutex_unlock(&v->vm->lock);
+}
+
+static bool apic_msr(void *ctx, uint32_t msr, bool write, uint64_t *val)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    bool ok = pc_apic_msr(v->vm->pc, v->cpu->index, msr, write, val);
+    pthread_mutex_unlock(&v->vm->lock);
+    return ok;
+}
+
+static void unwrite_others(void *ctx, uint64_t roff)
+{
+    struct vcpu *self = ctx;
+    for (unsigned n = 0; n < self->vm->nvcpu; n++)
+        if (&self->vm->vcpu[n] != self)
+            x86_tlb_unwrite(self->vm->vcpu[n].cpu, roff);
+}
+
+void vm_setup_cpu(struct vm *vm, struct x86_cpu *c)
+{
+    c->ncpus = vm->spec->cpus;
+    c->mem = pc_mem(vm->pc);
+    c->ram = &vm->ram;
+    c->model = &vm->model;
+    atomic_store(&c->a20_mask, ~0ull);
+    c->bus = (struct x86_bus){
+        .io_read = io_read,
+        .io_write = io_write,
+        .mem_read = mem_read,
+        .mem_write = mem_write,
+        .intr_ack = intr_ack,
+        .tsc = tsc,
+        .get_tpr = get_tpr,
+        .set_tpr = set_tpr,
+        .apic_msr = apic_msr,
+        .unwrite_others = unwrite_others,
+        .ctx = &vm->vcpu[c->index],
+    };
+}
+
+/* ---- what the board asks of us; the device lock is held ---- */
+
+static void host_post(void *ctx, unsigned cpu, uint32_t pend)
+{
+    struct vm *vm = ctx;
+    if (cpu < vm->nvcpu)
+        vcpu_post(&vm->vcpu[cpu], pend);
+}
+
+static void host_sipi(void *ctx, unsigned cpu, uint8_t vector)
+{
+    struct vm *vm = ctx;
+    if (cpu >= vm->nvcpu)
+        return;
+    atomic_store(&vm->vcpu[cpu].cpu->sipi_vector, vector);
+    vcpu_post(&vm->vcpu[cpu], X86_PEND_SIPI);
+}
+
+static void host_map_changed(void *ctx)
+{
+    vm_post_all(ctx, X86_PEND_TLB);
+}
+
+static void host_a20(void *ctx, bool open)
+{
+    struct vm *vm = ctx;
+    for (unsigned n = 0; n < vm->nvcpu; n++)
+        atomic_store(&vm->vcpu[n].cpu->a20_mask, open ? ~0ull : ~(uint64_t)MIB);
+    vm_post_all(vm, X86_PEND_TLB);
+}
+
+static void host_reset(void *ctx, const char *why)
+{
+    vm_request(ctx, VM_REQ_RESET, why);
+}
+
+static void host_poweroff(void *ctx)
+{
+    vm_request(ctx, VM_REQ_POWEROFF, "power-off");
+}
+
+struct pc_host vm_pc_host(struct vm *vm)
+{
+    return (struct pc_host){
+        .post = host_post,
+        .sipi = host_sipi,
+        .map_changed = host_map_changed,
+        .a20 = host_a20,
+        .reset = host_reset,
+        .poweroff = host_poweroff,
+        .ctx = vm,
+    };
+}

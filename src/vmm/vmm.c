@@ -1,0 +1,22 @@
+/* vmm.c - the entry point: one VM, from spec to power-off. */
+#include "vmm/vmm.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "vmm/vm.h"
+
+int vmm_run(const struct spec *s, const struct vmm_options *o, struct error *e)
+{
+    log_set_level(o->verbose >= 2 ? LOG_DEBUG : o->verbose == 1 ? LOG_INFO : LOG_WARN);
+    struct vm *vm = malloc(sizeof *vm);
+    if (!vm)
+        return error_set(e, ERR_NOMEM, "out of memory");
+    int rc = vm_create(vm, s, e);
+    if (!rc) {
+        rc = vm_run(vm, e);
+        vm_destroy(vm);
+    }
+    free(vm);
+    return rc;
+}
