@@ -6,10 +6,16 @@
 #include <unistd.h>
 
 static enum log_level max_level = LOG_WARN;
+static _Atomic bool raw_mode;
 
 void log_set_level(enum log_level level)
 {
     max_level = level;
+}
+
+void log_set_raw(bool raw)
+{
+    atomic_store(&raw_mode, raw);
 }
 
 void log_print(enum log_level level, const char *fmt, ...)
@@ -21,13 +27,15 @@ void log_print(enum log_level level, const char *fmt, ...)
     int n = snprintf(line, sizeof line, "sosia: %s", prefix[level]);
     va_list ap;
     va_start(ap, fmt);
-    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
+    int m = vsnprintf(line + n, sizeof line - (size_t)n - 2, fmt, ap);
     va_end(ap);
     if (m < 0)
         return;
     n += m;
-    if (n > (int)sizeof line - 2)
-        n = (int)sizeof line - 2;
+    if (n > (int)sizeof line - 3)
+        n = (int)sizeof line - 3;
+    if (atomic_load(&raw_mode))
+        line[n++] = '\r';
     line[n++] = '\n';
     if (write(STDERR_FILENO, line, (size_t)n) < 0)
         return; /* nobody is left to tell */

@@ -9,11 +9,15 @@
 #define SOSIA_BASE_LOG_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* Highest level that is printed; LOG_WARN unless told. Set it before threads start. */
 void log_set_level(enum log_level level);
+
+/* Lines end with CR LF while the terminal is in raw mode. */
+void log_set_raw(bool raw);
 
 void log_print(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

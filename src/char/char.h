@@ -17,9 +17,9 @@ struct char_out {
 
 /* Host to device: given to the back end by wiring. */
 struct char_in {
-    size_t (*room)(void *dev);                             /* how many bytes push() accepts now */
+    size_t (*room)(void *dev);                               /* how many bytes push() accepts now */
     void (*push)(void *dev, const uint8_t *buf, size_t len); /* len <= room() */
-    void (*drained)(void *dev);                            /* output can be written again */
+    void (*drained)(void *dev);                              /* output can be written again */
     void *dev;
 };
 

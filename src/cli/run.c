@@ -1,4 +1,6 @@
 /* run.c - `sosia run`: a VM in this process, its serial port on this terminal. */
+#include <signal.h>
+
 #include "cli/cli.h"
 #include "vmm/vmm.h"
 
@@ -10,6 +12,8 @@ int cli_run(int argc, char **argv, struct error *e)
 
     if (r < 0)
         return r;
+    /* Whoever reads the guest's output may leave; the guest goes on. */
+    signal(SIGPIPE, SIG_IGN);
     r = vmm_run(&s, &(struct vmm_options){.verbose = a.verbose}, e);
     spec_fini(&s);
     return r;
