@@ -1,0 +1,124 @@
+/*
+ * native_check.c - what precedes a SIMD or x87 instruction: is the unit available, is an x87 error
+ * pending; and the slow paths of its memory operand.
+ */
+#include "isa/x86/native_mem.h"
+
+/* SDM vol. 3, table 2-2 and 13.1: #UD if emulated or not enabled, else #NM if switched away. */
+_Noreturn void x86_sse_fault(struct x86_cpu *c)
+{
+    if ((c->s.cr0 & X86_CR0_EM) || !(c->s.cr4 & X86_CR4_OSFXSR))
+        x86_ud(c);
+    x86_raise(c, X86_NM);
+}
+
+_Noreturn void x86_avx_fault(struct x86_cpu *c)
+{
+    const uint64_t need = X86_XCR0_SSE | X86_XCR0_AVX;
+    if (!c->protected_mode || !(c->s.cr4 & X86_CR4_OSXSAVE) || (c->s.xcr0 & need) != need)
+        x86_ud(c);
+    x86_raise(c, X86_NM);
+}
+
+_Noreturn void x86_fpu_fault(struct x86_cpu *c)
+{
+    x86_raise(c, X86_NM);
+}
+
+_Noreturn void x86_mmx_fault(struct x86_cpu *c)
+{
+    if (c->s.cr0 & X86_CR0_EM)
+        x86_ud(c);
+    x86_raise(c, X86_NM);
+}
+
+/* ---- x87 errors (SDM vol. 1, 8.7 and appendix D) ---- */
+
+bool x86_fpu_error_pending(struct x86_cpu *c, const struct x86_insn *i)
+{
+    struct x86_native *n = c->native;
+    if (c->s.cr0 & X86_CR0_NE)
+        x86_raise(c, X86_MF);
+    if (!n->ferr || n->ignne)
+        return true;
+    if (!n->ferr_level) {
+        n->ferr_level = true;
+        n->ferr(n->ferr_ctx, true);
+    }
+    /* The processor freezes until the interrupt comes: this instruction is executed again. */
+    c->s.rip = x86_insn_rip(c);
+    c->block_end = i + 1;
+    return false;
+}
+
+void x86_fpu_update_es(struct x86_cpu *c)
+{
+    struct x86_xsave *f = &c->s.fpu;
+    struct x86_native *n = c->native;
+    if (f->fsw & ~f->fcw & 0x3f) {
+        f->fsw |= X86_FSW_ES | X86_FSW_B;
+        return;
+    }
+    f->fsw &= (uint16_t) ~(X86_FSW_ES | X86_FSW_B);
+    if (n->ferr_level) {
+        n->ferr_level = false;
+        n->ferr(n->ferr_ctx, false);
+    }
+    n->ignne = false;
+}
+
+void x86_native_connect_ferr(struct x86_cpu *c, void (*ferr)(void *ctx, bool level), void *ctx)
+{
+    c->native->ferr = ferr;
+    c->native->ferr_ctx = ctx;
+}
+
+void x86_native_set_ignne(struct x86_cpu *c, bool level)
+{
+    c->native->ignne = level && (c->s.fpu.fsw & X86_FSW_ES);
+}
+
+/* The image holds registers in stack order, MMn is physical register n: when TOP becomes 0 the
+ * image is rotated. */
+void x86_mmx_enter_slow(struct x86_cpu *c)
+{
+    struct x86_xsave *f = &c->s.fpu;
+    unsigned top = (f->fsw >> X86_FSW_TOP_SH) & 7;
+    uint8_t old[8][16];
+    memcpy(old, f->st, sizeof old);
+    for (unsigned n = 0; n < 8; n++)
+        memcpy(f->st[(n + top) & 7], old[n], 16);
+    f->fsw &= (uint16_t) ~(7u << X86_FSW_TOP_SH);
+    f->ftw = 0xff;
+}
+
+/* ---- memory ---- */
+
+/* Up to eight bytes are one access, which matters to a device. */
+static bool single(unsigned size)
+{
+    return size <= 8 && (size & (size - 1)) == 0;
+}
+
+void *x86_vec_load_slow(struct x86_cpu *c, gva_t lin, unsigned size)
+{
+    uint8_t *b = c->native->buffer;
+    if (single(size)) {
+        uint64_t v = x86_ld_slow(c, lin, size, c->mmu);
+        memcpy(b, &v, sizeof v);
+    } else {
+        x86_ld_bytes(c, lin, b, size, c->mmu);
+    }
+    return b;
+}
+
+void x86_vec_store_slow(struct x86_cpu *c, gva_t lin, const void *src, unsigned size)
+{
+    if (single(size)) {
+        uint64_t v = 0;
+        memcpy(&v, src, size);
+        x86_st_slow(c, lin, v, size, c->mmu);
+    } else {
+        x86_st_bytes(c, lin, src, size, c->mmu);
+    }
+}
