@@ -1,0 +1,130 @@
+#!/bin/sh
+# demo-guest.sh DIR - makes a small Linux guest from Debian packages, without root:
+#   DIR/vmlinuz    Debian's cloud kernel, as it is
+#   DIR/initrd     busybox, the modules of the virtual hardware, and the files below
+#   DIR/disk.img   an empty disk that the guest formats at its first start
+#   DIR/demo.yaml  the spec file
+# Does nothing if they are there and newer than this script.
+set -eu
+
+out=${1:?usage: demo-guest.sh DIR}
+modules='virtio_pci virtio_blk virtio_rng virtio_console'
+PATH=$PATH:/usr/sbin:/sbin
+
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+[ -n "$(find "$out/demo.yaml" -newer "$0" 2>/dev/null)" ] && exit 0
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+say() {
+    echo "demo-guest.sh: $*" >&2
+}
+
+# The package that the cloud kernel's name stands for today.
+kernel_package() {
+    apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+        awk '/Depends: linux-image-[0-9]/ { print $2; exit }'
+}
+
+download() {
+    package=$(kernel_package)
+    [ -n "$package" ] || return 1
+    say "downloading $package"
+    (cd "$work" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$package")
+}
+
+update_lists() {
+    if [ "$(id -u)" = 0 ]; then
+        apt-get update -qq
+    else
+        sudo apt-get update -qq
+    fi
+}
+
+download || { update_lists && download; } || {
+    say "cannot download Debian's kernel: is there a network?"
+    exit 1
+}
+dpkg -x "$work"/linux-image-*.deb "$work/kernel"
+version=$(ls "$work/kernel/lib/modules")
+depmod -b "$work/kernel" "$version"
+
+root=$work/root
+mkdir -p "$root/bin" "$root/etc" "$root/lib/modules" "$root/proc" "$root/sys" "$root/dev" \
+    "$root/tmp" "$root/data"
+cp "$(command -v busybox)" "$root/bin/busybox"
+for applet in $("$root/bin/busybox" --list); do
+    [ "$applet" = busybox ] || ln -sf busybox "$root/bin/$applet"
+done
+ln -s bin "$root/sbin"
+ln -s bin/busybox "$root/init" # busybox init: poweroff, reboot and job control work as usual
+
+# Modules in an order that insmod can follow: what a module needs comes before it.
+for module in $modules; do
+    modprobe -d "$work/kernel" -S "$version" --show-depends "$module"
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$work/modules"
+while read -r path; do
+    name=$(basename "$path" .xz)
+    case $path in
+    *.xz) xz -dc "$path" >"$root/lib/modules/$name" ;;
+    *) cp "$path" "$root/lib/modules/$name" ;;
+    esac
+    echo "$name" >>"$root/lib/modules/order"
+done <"$work/modules"
+
+cat >"$root/etc/inittab" <<'END'
+::sysinit:/etc/start
+ttyS0::respawn:-/bin/sh
+::restart:/init
+::shutdown:/etc/stop
+END
+cat >"$root/etc/start" <<'END'
+#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs tmp /tmp
+hostname sosia
+dmesg -n 4
+while read -r module; do
+    insmod "/lib/modules/$module"
+done </lib/modules/order
+if [ -b /dev/vda ]; then
+    mount /dev/vda /data 2>/dev/null || { mke2fs /dev/vda >/dev/null 2>&1 && mount /dev/vda /data; }
+fi
+END
+cat >"$root/etc/stop" <<'END'
+#!/bin/sh
+sync
+umount -r /data 2>/dev/null
+END
+chmod +x "$root/etc/start" "$root/etc/stop"
+cat >"$root/etc/profile" <<'END'
+export PATH=/bin HOME=/ TERM=${TERM:-vt100} PS1='sosia:\w# '
+cat <<WELCOME
+
+Welcome to $(uname -sr) on $(grep -c ^processor /proc/cpuinfo) virtual CPU(s), up for $(cut -d. -f1 /proc/uptime) s.
+  /data is the disk demo/disk.img: what you leave there is there next time.
+  poweroff ends the VM; Ctrl-A x pulls its plug; Ctrl-A h lists the other keys.
+
+WELCOME
+END
+
+(cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) | gzip -9 >"$out/initrd.new"
+mv "$out/initrd.new" "$out/initrd"
+cp "$work/kernel/boot/vmlinuz-$version" "$out/vmlinuz"
+[ -s "$out/disk.img" ] || truncate -s 64M "$out/disk.img"
+cat >"$out/demo.yaml" <<'END'
+# The demo guest. Its keys are explained in sosia.yaml(5) and by `sosia spec`.
+name: demo
+memory: 256M
+kernel: vmlinuz
+initrd: initrd
+cmdline: console=ttyS0
+disks:
+  - disk.img
+END
+say "made the guest in $out: kernel $version"
