@@ -196,7 +196,7 @@ static int do_write_zeroes(struct raw *r, const struct blk_req *req)
     int rc = punch(r, req);
     if (!unsupported(-rc))
         return rc;
-    uint64_t size, off = req->offset;
+    uint64_t size = 0, off = req->offset;
     rc = present_size(r, &size);
     if (rc)
         return rc;
