@@ -20,7 +20,8 @@
 struct pc_host {
     void (*post)(void *ctx, unsigned cpu, uint32_t pend); /* X86_PEND_* to a vCPU; no lock taken */
     void (*sipi)(void *ctx, unsigned cpu, uint8_t vector);
-    void (*map_changed)(void *ctx);     /* every vCPU drops its translations */
+    uint64_t (*tsc_offset)(void *ctx, unsigned cpu); /* guest TSC minus machine TSC */
+    void (*map_changed)(void *ctx);                  /* every vCPU drops its translations */
     void (*a20)(void *ctx, bool open);
     void (*reset)(void *ctx, const char *why);
     void (*poweroff)(void *ctx);

@@ -1,0 +1,103 @@
+/*
+ * pc_disks.c - which slot, channel and unit each disk of the spec gets, and the boot order.
+ *
+ * virtio disks take PCI slots in the spec's order. IDE disks fill the four places of the two channels in
+ * order; the CD-ROM drive is the secondary master unless four IDE places are spoken for otherwise.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "machine/pc_board.h"
+
+/* Model and serial number as the guest sees them: stable from start to start. */
+static void serial_of(char *buf, size_t len, unsigned n)
+{
+    snprintf(buf, len, "SOSIA%05u", n);
+}
+
+static int init_virtio(struct pc *p, unsigned n, struct error *e)
+{
+    unsigned slot = p->place[n].slot;
+    char serial[16];
+    serial_of(serial, sizeof serial, n);
+    if (slot > 31)
+        return error_set(e, ERR_LIMIT, "too many virtio disks: the PCI bus has 32 slots");
+    return virtio_blk_create(&p->blk[n], &p->pci, PCI_DEVFN(slot, 0), p->cfg.disk[n], serial, e);
+}
+
+static void attach_ide(struct pc *p, unsigned n)
+{
+    const struct pc_disk_place *at = &p->place[n];
+    char serial[16];
+    serial_of(serial, sizeof serial, n);
+    ide_attach_disk(&p->ide.channel[at->channel], at->unit, p->cfg.disk[n], "SOSIA HARDDISK", serial);
+}
+
+int pc_disks_init(struct pc *p, struct error *e)
+{
+    const unsigned cd = 2; /* secondary master */
+    unsigned slot = PC_SLOT_DISK, ide = 0;
+    for (unsigned n = 0; n < p->spec->ndisk; n++) {
+        struct pc_disk_place *at = &p->place[n];
+        at->virtio = p->spec->disk[n].bus == SPEC_BUS_VIRTIO;
+        if (at->virtio) {
+            at->slot = slot++;
+            int rc = init_virtio(p, n, e);
+            if (rc)
+                return rc;
+            continue;
+        }
+        if (ide == cd)
+            ide++;
+        if (ide >= PC_IDE_PLACES)
+            return error_set(e, ERR_LIMIT,
+                             "too many IDE disks: there is room for %d besides the CD-ROM drive; "
+                             "use `bus: virtio` for the others",
+                             PC_IDE_PLACES - 1);
+        at->channel = ide / 2;
+        at->unit = ide % 2;
+        ide++;
+        attach_ide(p, n);
+    }
+    p->cd_place = (struct pc_disk_place){.channel = cd / 2, .unit = cd % 2};
+    ide_attach_cdrom(&p->ide.channel[cd / 2], cd % 2, p->cfg.cdrom, "SOSIA CD-ROM", "SOSIACD");
+    return 0;
+}
+
+static void ide_path(FILE *f, const struct pc_disk_place *at)
+{
+    fprintf(f, "/pci@i0cf8/ide@%x,1/drive@%x/disk@%x\n", PC_SLOT_ISA, at->channel, at->unit);
+}
+
+char *pc_boot_order(const struct pc *p)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    if (!f)
+        return NULL;
+    for (unsigned k = 0; k < p->spec->nboot; k++) {
+        switch (p->spec->boot[k]) {
+        case SPEC_BOOT_DISK:
+            for (unsigned n = 0; n < p->spec->ndisk; n++)
+                if (p->place[n].virtio)
+                    fprintf(f, "/pci@i0cf8/scsi@%x/disk@0,0\n", p->place[n].slot);
+                else
+                    ide_path(f, &p->place[n]);
+            break;
+        case SPEC_BOOT_CDROM:
+            ide_path(f, &p->cd_place);
+            break;
+        case SPEC_BOOT_FLOPPY:
+            fprintf(f, "/pci@i0cf8/isa@%x/fdc@03f0/floppy@0\n", PC_SLOT_ISA);
+            break;
+        }
+    }
+    /* Devices that are not listed are not tried. */
+    fprintf(f, "HALT");
+    if (fclose(f)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
