@@ -142,19 +142,15 @@ int char_writer_init(struct char_writer *w, uv_loop_t *loop, int fd, pthread_mut
     int r = own_descriptor(w, fd, e);
     if (r < 0)
         return r;
-    r = uv_async_init(loop, &w->kick, on_kick);
-    if (r < 0) {
-        close(w->fd);
-        return error_set(e, ERR_IO, "cannot wake the event loop: %s", uv_strerror(r));
-    }
-    w->kick.data = w;
     r = char_watch_init(&w->watch, loop, w->fd, pump, w, e);
     if (r < 0) {
-        uv_close((uv_handle_t *)&w->kick, NULL);
-        uv_run(loop, UV_RUN_NOWAIT); /* the caller frees us at once */
         close(w->fd);
+        return r;
     }
-    return r;
+    uv_async_init(loop, &w->kick,
+                  on_kick); /* cannot fail: every loop has an async handle already */
+    w->kick.data = w;
+    return 0;
 }
 
 struct char_out char_writer_out(struct char_writer *w)
