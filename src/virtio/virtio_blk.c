@@ -1,0 +1,357 @@
+/*
+ * virtio_blk.c - the block device: one queue, requests handled out of order by the block back end.
+ * Clauses are virtio 1.2's.
+ *
+ * A request owns its chain from virtio_pop() to virtio_push() or virtio_drop(). Data moves between
+ * the back end and guest memory directly: the chain's pieces are the request's iovec. After a reset
+ * the back end may still be at work on requests of the former life; virtio.c keeps the driver
+ * waiting for those, and their ends are dropped.
+ */
+#include "virtio/virtio_blk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "base/log.h"
+
+#define SECTOR     512u
+#define QUEUE_SIZE 256
+#define SEG_MAX    254u /* QUEUE_SIZE less header and status */
+#define POOL       64   /* requests in flight */
+#define KICK_LIMIT (2 * QUEUE_SIZE)
+
+/* One request frees or zeroes at most this many sectors: 2 GiB, 128 MiB. */
+#define MAX_DISCARD      (1u << 22)
+#define MAX_WRITE_ZEROES (1u << 18)
+
+enum { /* 5.2.3 */
+       F_SEG_MAX = 1 << 2,
+       F_RO = 1 << 5,
+       F_BLK_SIZE = 1 << 6,
+       F_FLUSH = 1 << 9,
+       F_DISCARD = 1 << 13,
+       F_WRITE_ZEROES = 1 << 14,
+};
+
+enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
+enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
+
+#define HEADER_LEN  16
+#define RANGE_LEN   16 /* struct virtio_blk_discard_write_zeroes */
+#define RANGE_UNMAP 1u
+#define CONFIG_LEN  60
+
+struct vblk_req {
+    struct blk_req io;
+    struct virtio_blk *d;
+    struct vblk_req *next_free;
+    uint32_t type;
+    uint64_t sector;
+    struct iovec *data; /* within chain.iov, without header and status */
+    unsigned ndata;
+    uint64_t len;
+    uint8_t *status;
+    struct vchain chain;
+};
+
+static struct virtio_blk *blk_of(struct virtio_dev *v)
+{
+    return CONTAINER_OF(v, struct virtio_blk, v);
+}
+
+/* ---- completion ---- */
+
+static void finish(struct vblk_req *r, uint8_t status)
+{
+    struct virtio_blk *d = r->d;
+    uint32_t used = 0;
+    if (virtio_live(&d->v, 0, &r->chain)) {
+        *(volatile uint8_t *)r->status = status;
+        dma_wrote(d->v.mem, r->status, 1);
+        used = (uint32_t)r->chain.write_len; /* 2.7.8.2: covers the status, the last byte */
+    }
+    virtio_push(&d->v, 0, &r->chain, used);
+    r->next_free = d->free;
+    d->free = r;
+}
+
+static void pump(struct virtio_blk *d);
+
+static uint8_t status_of(int result)
+{
+    return result == 0 ? S_OK : result == -ENOTSUP ? S_UNSUPP : S_IOERR;
+}
+
+static void io_done(struct blk_req *io, int result)
+{
+    struct vblk_req *r = io->arg;
+    struct virtio_blk *d = r->d;
+    if (io->op == BLK_READ)
+        for (unsigned i = 0; i < r->ndata; i++)
+            dma_wrote(d->v.mem, r->data[i].iov_base, r->data[i].iov_len);
+    /* 5.2.6.2: without F_FLUSH the driver takes a finished write for a durable one. */
+    if (result == 0 && io->op == BLK_WRITE && !virtio_has(&d->v, F_FLUSH) &&
+        virtio_live(&d->v, 0, &r->chain)) {
+        io->op = BLK_FLUSH;
+        blk_submit(d->blk, io);
+        return;
+    }
+    finish(r, status_of(result));
+    virtio_signal(&d->v, 0);
+    if (d->starved)
+        pump(d);
+}
+
+/* ---- decoding ---- */
+
+/* Cuts `n` bytes off the front of the pieces; drops those that become empty. */
+static void cut_front(struct vblk_req *r, size_t n)
+{
+    while (r->ndata && n >= r->data->iov_len) {
+        n -= r->data->iov_len;
+        r->data++;
+        r->ndata--;
+    }
+    if (r->ndata) {
+        r->data->iov_base = (uint8_t *)r->data->iov_base + n;
+        r->data->iov_len -= n;
+    }
+}
+
+/* 5.2.6: a header of 16 bytes first, a status byte last, data in between, whatever the cuts between
+ * descriptors (2.7.4.1). False: there is not even a place for a status. */
+static bool decode(struct vblk_req *r)
+{
+    struct vchain *c = &r->chain;
+    uint8_t h[HEADER_LEN];
+    if (vchain_read(c, 0, h, sizeof h) != sizeof h || !c->nwrite)
+        return false;
+    r->type = load_le32(h);
+    r->sector = load_le64(h + 8);
+
+    struct iovec *last = &c->iov[c->nread + c->nwrite - 1];
+    last->iov_len--;
+    r->status = (uint8_t *)last->iov_base + last->iov_len;
+    if (c->write_len > 1) { /* device-writable data */
+        r->data = &c->iov[c->nread];
+        r->ndata = c->nwrite - (last->iov_len == 0);
+        r->len = c->write_len - 1;
+    } else {
+        r->data = c->iov;
+        r->ndata = c->nread;
+        r->len = c->read_len - HEADER_LEN;
+        cut_front(r, HEADER_LEN);
+    }
+    return true;
+}
+
+/* ---- requests; each returns S_OK with the I/O under way (*wait), or a status to give at once ----
+ */
+
+static void submit(struct vblk_req *r, enum blk_op op, uint64_t sector, uint64_t len)
+{
+    r->io = (struct blk_req){.op = op,
+                             .offset = sector * SECTOR,
+                             .len = len,
+                             .iov = r->data,
+                             .niov = (int)r->ndata,
+                             .done = io_done,
+                             .arg = r};
+    blk_submit(r->d->blk, &r->io);
+}
+
+static bool on_disk(const struct virtio_blk *d, uint64_t sector, uint64_t sectors)
+{
+    return range_within(sector, sectors, d->blk->size / SECTOR);
+}
+
+static uint8_t transfer(struct vblk_req *r, bool *wait)
+{
+    const struct virtio_blk *d = r->d;
+    bool write = r->type == T_OUT;
+    bool writable_data = r->chain.write_len > 1;
+    if (writable_data == write && r->len) /* the data buffers go the wrong way */
+        return S_IOERR;
+    if (write && (d->blk->readonly || r->chain.write_len != 1))
+        return S_IOERR;
+    if (!write && r->chain.read_len != HEADER_LEN)
+        return S_IOERR;
+    if (r->len % SECTOR || !on_disk(d, r->sector, r->len / SECTOR))
+        return S_IOERR;
+    if (r->len == 0)
+        return S_OK;
+    submit(r, write ? BLK_WRITE : BLK_READ, r->sector, r->len);
+    *wait = true;
+    return S_OK;
+}
+
+/* One range for each request, as max_discard_seg and max_write_zeroes_seg say. */
+static uint8_t free_or_zero(struct vblk_req *r, bool *wait)
+{
+    const struct virtio_blk *d = r->d;
+    bool discard = r->type == T_DISCARD;
+    uint8_t raw[RANGE_LEN];
+    if (d->blk->readonly || r->chain.read_len != HEADER_LEN + RANGE_LEN ||
+        vchain_read(&r->chain, HEADER_LEN, raw, sizeof raw) != sizeof raw)
+        return S_IOERR;
+    uint64_t sector = load_le64(raw);
+    uint32_t count = load_le32(raw + 8), flags = load_le32(raw + 12);
+    if (flags & ~(discard ? 0u : RANGE_UNMAP)) /* 5.2.6.2 */
+        return S_UNSUPP;
+    if (count > (discard ? MAX_DISCARD : MAX_WRITE_ZEROES) || !on_disk(d, sector, count))
+        return S_IOERR;
+    if (count == 0)
+        return S_OK;
+    submit(r, discard ? BLK_DISCARD : BLK_WRITE_ZEROES, sector, (uint64_t)count * SECTOR);
+    *wait = true;
+    return S_OK;
+}
+
+static uint8_t get_id(struct vblk_req *r)
+{
+    if (r->chain.write_len < VIRTIO_BLK_ID_LEN + 1)
+        return S_IOERR;
+    size_t done = 0;
+    for (unsigned i = 0; i < r->ndata && done < VIRTIO_BLK_ID_LEN; i++) {
+        size_t n = min_u64(r->data[i].iov_len, VIRTIO_BLK_ID_LEN - done);
+        memcpy(r->data[i].iov_base, r->d->id + done, n);
+        dma_wrote(r->d->v.mem, r->data[i].iov_base, n);
+        done += n;
+    }
+    return S_OK;
+}
+
+static uint8_t perform(struct vblk_req *r, bool *wait)
+{
+    switch (r->type) {
+    case T_IN:
+    case T_OUT:
+        return transfer(r, wait);
+    case T_FLUSH:
+        submit(r, BLK_FLUSH, 0, 0);
+        *wait = true;
+        return S_OK;
+    case T_GET_ID:
+        return get_id(r);
+    case T_DISCARD:
+    case T_WRITE_ZEROES:
+        return free_or_zero(r, wait);
+    default:
+        return S_UNSUPP;
+    }
+}
+
+/* Starts the request of a chain just taken. True: it is finished already. */
+static bool start(struct virtio_blk *d, struct vblk_req *r)
+{
+    bool wait = false;
+    if (!decode(r)) {
+        virtio_fail(&d->v, "a block request without header or status");
+        virtio_drop(&d->v, 0, &r->chain);
+        r->next_free = d->free;
+        d->free = r;
+        return true;
+    }
+    uint8_t status = perform(r, &wait);
+    if (!wait)
+        finish(r, status);
+    return !wait;
+}
+
+/* Takes what the driver offers, as far as the pool goes. Requests that end at once would let a
+ * second vCPU feed this loop for ever, so it has a limit; a driver that keeps to the queue's size
+ * never gets there. */
+static void pump(struct virtio_blk *d)
+{
+    bool finished = false;
+    unsigned left = KICK_LIMIT;
+    d->starved = false;
+    for (; d->free && left; left--) {
+        struct vblk_req *r = d->free;
+        if (!virtio_pop(&d->v, 0, &r->chain))
+            break;
+        d->free = r->next_free;
+        finished |= start(d, r);
+    }
+    d->starved = !d->free;
+    if (!left && !d->starved)
+        vring_rearm(&d->v.queue[0].ring);
+    if (finished)
+        virtio_signal(&d->v, 0);
+}
+
+/* ---- the device ---- */
+
+static uint64_t features(struct virtio_dev *v)
+{
+    const struct virtio_blk *d = blk_of(v);
+    uint64_t f = VIRTIO_F_EVENT_IDX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH;
+    return d->blk->readonly ? f | F_RO : f | F_DISCARD | F_WRITE_ZEROES;
+}
+
+/* 5.2.4 */
+static void config_read(struct virtio_dev *v, unsigned off, uint8_t *buf, unsigned len)
+{
+    uint8_t c[CONFIG_LEN] = {0};
+    store_le64(c, blk_of(v)->blk->size / SECTOR);
+    store_le32(c + 12, SEG_MAX);
+    store_le32(c + 20, SECTOR);           /* blk_size */
+    store_le16(c + 34, 1);                /* num_queues */
+    store_le32(c + 36, MAX_DISCARD);      /* max_discard_sectors */
+    store_le32(c + 40, 1);                /* max_discard_seg */
+    store_le32(c + 44, 8);                /* discard_sector_alignment: a page of the file */
+    store_le32(c + 48, MAX_WRITE_ZEROES); /* max_write_zeroes_sectors */
+    store_le32(c + 52, 1);                /* max_write_zeroes_seg */
+    c[56] = 1;                            /* write_zeroes_may_unmap */
+    memcpy(buf, c + off, len);
+}
+
+static void kick(struct virtio_dev *v, unsigned q)
+{
+    pump(blk_of(v));
+}
+
+static void queue_stop(struct virtio_dev *v, unsigned q)
+{
+    blk_of(v)->starved = false;
+}
+
+static const struct virtio_ops ops = {
+    .name = "virtio-blk",
+    .id = 2,
+    .class_rev = 0x01000001, /* mass storage, SCSI-like; revision 1 */
+    .nqueue = 1,
+    .queue_max = QUEUE_SIZE,
+    .config_len = CONFIG_LEN,
+    .features = features,
+    .config_read = config_read,
+    .kick = kick,
+    .queue_stop = queue_stop,
+};
+
+int virtio_blk_init(struct virtio_blk *d, struct space *mem, struct blk *blk, const char *serial,
+                    struct error *e)
+{
+    *d = (struct virtio_blk){.blk = blk};
+    virtio_init(&d->v, &ops, mem);
+    if (serial)
+        memcpy(d->id, serial, strnlen(serial, sizeof d->id));
+    d->pool = calloc(POOL, sizeof *d->pool);
+    if (!d->pool)
+        return error_set(e, ERR_NOMEM, "virtio-blk: out of memory");
+    for (unsigned i = 0; i < POOL; i++) {
+        d->pool[i].d = d;
+        d->pool[i].next_free = d->free;
+        d->free = &d->pool[i];
+    }
+    return 0;
+}
+
+void virtio_blk_fini(struct virtio_blk *d)
+{
+    free(d->pool);
+    d->pool = d->free = NULL;
+}
