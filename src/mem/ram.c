@@ -37,7 +37,8 @@ void barrier_all_threads(void)
         return;
     }
     mprotect(barrier_page, PAGE_SIZE, PROT_READ | PROT_WRITE);
-    *(volatile char *)barrier_page = 1; /* present and writable: the next change must be broadcast */
+    *(volatile char *)barrier_page =
+        1; /* present and writable: the next change must be broadcast */
     mprotect(barrier_page, PAGE_SIZE, PROT_READ);
 }
 

@@ -1,14 +1,14 @@
 /*
  * ram.h - guest RAM and ROM: one memfd, mapped once.
  *
- * Everything a guest can execute lies in this one block, so "RAM offset" (roff) identifies a byte of
- * it regardless of where the address map shows it. Layout: [0, ram_size) RAM, then the ROM area.
+ * Everything a guest can execute lies in this one block, so "RAM offset" (roff) identifies a byte
+ * of it regardless of where the address map shows it. Layout: [0, ram_size) RAM, then the ROM area.
  *
  * Code tracking. An engine that caches decoded or translated code marks the 64-byte chunks it read
  * (ram_code_mark); whoever writes guest memory reports it (ram_note_write). Invariants:
  *  1. A page's generation grows whenever a marked chunk may have changed.
- *  2. Cached code remembers the generation read *before* the chunk was marked, and the chunk is marked *before*
- *     its bytes are read; code whose generation differs from the page's is dead.
+ *  2. Cached code remembers the generation read *before* the chunk was marked, and the chunk is
+ * marked *before* its bytes are read; code whose generation differs from the page's is dead.
  *  3. A writer stores first and looks at the marks afterwards, and between a vCPU's store and
  *     look no full fence is needed, because the marking side runs barrier_all_threads().
  */
@@ -27,10 +27,10 @@ struct code_page {
 
 struct ram {
     int fd;
-    uint8_t *host;     /* `total` bytes, page-aligned */
-    uint64_t ram_size; /* bytes of RAM, multiple of 4 KiB */
-    uint64_t rom_used; /* bytes handed out by ram_rom_alloc */
-    uint64_t total;    /* ram_size + ROM area */
+    uint8_t *host;          /* `total` bytes, page-aligned */
+    uint64_t ram_size;      /* bytes of RAM, multiple of 4 KiB */
+    uint64_t rom_used;      /* bytes handed out by ram_rom_alloc */
+    uint64_t total;         /* ram_size + ROM area */
     struct code_page *code; /* one for each page of `total` */
     /* What the board promises never to cover: guest addresses [1 MiB, low_end) are RAM at the same
      * RAM offset, and [4 GiB, 4 GiB + ram_size - low_end) is the rest. 0: no promise. */
@@ -60,8 +60,8 @@ static inline bool ram_direct(const struct ram *r, gpa_t gpa, uint64_t *roff)
     return false;
 }
 
-/* Marks [roff, roff+len), within one page, as cached code and returns the page's generation to remember.
- * *first is set if the page had no mark before: the caller must then drop every writable
+/* Marks [roff, roff+len), within one page, as cached code and returns the page's generation to
+ * remember. *first is set if the page had no mark before: the caller must then drop every writable
  * translation of the page in every vCPU and run barrier_all_threads() before it reads the bytes. */
 uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *first);
 
