@@ -226,8 +226,8 @@ static int init_channel(struct piix3_ide *p, unsigned i, struct pin irq, struct 
     return rc;
 }
 
-int piix3_ide_init(struct piix3_ide *p, struct pci_bus *b, unsigned devfn, const struct pin irq[2],
-                   struct error *e)
+int piix3_ide_init(struct piix3_ide *p, struct pci_bus *b, unsigned devfn, struct pin irq14,
+                   struct pin irq15, struct error *e)
 {
     static const struct pci_ids ids = {
         .vendor = 0x8086, .device = 0x7010, .class_rev = 0x01018000, /* IDE, legacy, bus master */
@@ -240,8 +240,10 @@ int piix3_ide_init(struct piix3_ide *p, struct pci_bus *b, unsigned devfn, const
     store_le16(&p->pci.cfg[PCI_STATUS], 0x0280); /* medium DEVSEL, fast back-to-back */
     memset(&p->pci.wmask[IDETIM], 0xff, 5);      /* IDETIM, SIDETIM */
     rc = pci_bar_add(&p->pci, 4, true, false, false, 16, &bm_ops, p, e);
-    for (unsigned i = 0; i < 2 && !rc; i++)
-        rc = init_channel(p, i, irq[i], e);
+    if (!rc)
+        rc = init_channel(p, 0, irq14, e);
+    if (!rc)
+        rc = init_channel(p, 1, irq15, e);
     if (rc) {
         piix3_ide_fini(p);
         return rc;

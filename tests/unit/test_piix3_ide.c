@@ -40,14 +40,14 @@ static uint32_t cfg_read(unsigned off)
 
 static int setup(void **state)
 {
-    const struct pin pins[2] = {{on_irq, NULL, 14}, {on_irq, NULL, 15}};
+    const struct pin irq14 = {on_irq, NULL, 14}, irq15 = {on_irq, NULL, 15};
     memset(irq, 0, sizeof irq);
     fake_init(&disk);
     if (ram_init(&ram, 2 * MIB, NULL) || space_init(&mem, 1ull << 40, &ram, NULL) ||
         space_init(&port, 0x10000, NULL, NULL) || pci_bus_init(&bus, &mem, &port, NULL) ||
         space_add_ram(&mem, 0, 1 * MIB, 0, 0, NULL, NULL) ||
         space_add_ram(&mem, 4 * GIB, 1 * MIB, 1 * MIB, 0, NULL, NULL) ||
-        piix3_ide_init(&ide, &bus, PCI_DEVFN(1, 1), pins, NULL))
+        piix3_ide_init(&ide, &bus, PCI_DEVFN(1, 1), irq14, irq15, NULL))
         return -1;
     ide_attach_disk(&ide.channel[0].ide, 0, &disk.blk, "disk", "1");
     cfg_write(0x20, BM | 1, 4);
