@@ -29,10 +29,10 @@ struct piix3_ide {
     struct bmide channel[2];
 };
 
-/* Puts the function at devfn (1.1) and maps its ports. `irq`: IRQ 14 and IRQ 15. Wiring then
- * attaches drives to channel[n].ide. */
-int piix3_ide_init(struct piix3_ide *p, struct pci_bus *b, unsigned devfn, const struct pin irq[2],
-                   struct error *e);
+/* Puts the function at devfn (1.1) and maps its ports. Wiring then attaches drives to
+ * channel[n].ide. */
+int piix3_ide_init(struct piix3_ide *p, struct pci_bus *b, unsigned devfn, struct pin irq14,
+                   struct pin irq15, struct error *e);
 /* After the drives' disks have been closed. */
 void piix3_ide_fini(struct piix3_ide *p);
 
