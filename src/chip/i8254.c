@@ -8,7 +8,8 @@
 
 #define NEVER UINT64_MAX
 
-/* Periodic edges closer together than this are merged: no guest can follow, and the host need not. */
+/* Periodic edges closer together than this are merged: no guest can follow, and the host need not.
+ */
 #define MIN_EDGE_NS 20000
 
 static uint64_t tick_at(ns_t t)
