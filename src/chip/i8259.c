@@ -83,7 +83,11 @@ static void update(struct i8259 *p)
         p->slave_int = slave_int;
         set_line(&p->one[0], CASCADE, slave_int);
     }
-    pin_set(&p->intr, i8259_pending(p));
+    bool level = i8259_pending(p);
+    if (level != p->intr_level) {
+        p->intr_level = level;
+        pin_set(&p->intr, level);
+    }
 }
 
 bool i8259_pending(const struct i8259 *p)
@@ -289,8 +293,8 @@ static void i8259_reset(void *dev)
     for (unsigned n = 0; n < 2; n++) /* the inputs belong to others and keep their levels */
         p->one[n] = (struct i8259_one){.line = p->one[n].line, .lowest = 7};
     p->one[0].line &= ~(1u << CASCADE);
-    p->slave_int = false;
-    update(p);
+    p->slave_int = p->intr_level = false;
+    pin_set(&p->intr, false);
 }
 
 void i8259_init(struct i8259 *p, struct pin intr)

@@ -25,6 +25,7 @@ struct i8259 {
     struct i8259_one one[2]; /* master, slave */
     bool slave_int;          /* level of the slave's INT, wired to IR2 of the master */
     struct pin intr;
+    bool intr_level;
 };
 
 extern const struct chip_desc i8259_desc;

@@ -113,7 +113,11 @@ static void update(struct ns16550 *u)
     }
     if (!u->tx.count)
         u->lsr |= LSR_THRE | LSR_TEMT;
-    pin_set(&u->irq, identify(u) != IIR_NONE);
+    bool level = identify(u) != IIR_NONE;
+    if (level != u->irq_level) { /* most accesses change nothing: spare the wiring */
+        u->irq_level = level;
+        pin_set(&u->irq, level);
+    }
 }
 
 static void tell_ready(const struct ns16550 *u)
@@ -363,6 +367,7 @@ static void ns16550_reset(void *dev)
     *u = (struct ns16550){.out = u->out, .ready = u->ready, .irq = u->irq};
     update_modem(u);
     u->msr &= 0xf0;
+    pin_set(&u->irq, false);
     update(u);
 }
 

@@ -28,6 +28,7 @@ struct ns16550 {
     struct ns16550_fifo rx, tx; /* tx: what the back end did not take yet */
     struct char_out out;
     struct char_ready ready;
+    bool irq_level;
     struct pin irq; /* INTR; OUT2 does not gate it: guests that forget OUT2 still get interrupts */
 };
 
