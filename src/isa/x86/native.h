@@ -53,6 +53,13 @@ struct x86_native {
     struct x86_native_slot slot[X86_NATIVE_SLOTS];
     uint8_t buffer[X86_NATIVE_BUFFER] __attribute__((aligned(64)));
 
+    /* While an instruction that converts between MMX and SSE runs: the x87 state before it, for if
+     * it faults. */
+    bool mmx_undo;
+    uint16_t mmx_fsw;
+    uint8_t mmx_ftw;
+    uint8_t mmx_st[8][16];
+
     /* FERR# and IGNNE# (SDM vol. 1, D.2.1): how x87 errors are reported when CR0.NE = 0. */
     void (*ferr)(void *ctx, bool level); /* called on the vCPU's thread; NULL: not connected */
     void *ferr_ctx;
@@ -157,6 +164,10 @@ static inline bool x86_fpu_wait(struct x86_cpu *c, const struct x86_insn *i)
 /* Sets ES and B from the error flags and FCW's masks, and FERR# with them; call after either
  * changed. */
 void x86_fpu_update_es(struct x86_cpu *c);
+
+/* Changes TOP. The image holds the registers in stack order, so that it is rotated: MMn is physical
+ * register n and stays what it was. */
+void x86_fpu_set_top(struct x86_cpu *c, unsigned top);
 
 /* Puts the x87 unit into the state MMX instructions leave: TOP = 0, all registers valid. */
 void x86_mmx_enter_slow(struct x86_cpu *c);

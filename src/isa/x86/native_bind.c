@@ -50,7 +50,7 @@ RUNNERS(sse, x86_sse_check)
 RUNNERS(avx, x86_avx_check)
 #undef RUNNERS
 
-/* ---- MMX; dst: the instruction has an XMM operand ---- */
+/* ---- MMX; dst: the instruction belongs to SSE, too ---- */
 
 static inline bool mmx_ready(struct x86_cpu *c, const struct x86_insn *i)
 {
@@ -60,21 +60,32 @@ static inline bool mmx_ready(struct x86_cpu *c, const struct x86_insn *i)
     return x86_fpu_wait(c, i);
 }
 
+/* A conversion may yet fault in the stub (#XM), and then must leave the x87 state alone. */
+static void mmx_call(struct x86_cpu *c, const struct x86_insn *i, void *mem)
+{
+    struct x86_native *n = c->native;
+    const struct x86_xsave *f = &c->s.fpu;
+    n->mmx_undo = i->dst;
+    if (i->dst) {
+        n->mmx_fsw = f->fsw;
+        n->mmx_ftw = f->ftw;
+        memcpy(n->mmx_st, f->st, sizeof n->mmx_st);
+    }
+    x86_mmx_enter(c);
+    call(c, i, mem);
+    n->mmx_undo = false;
+}
+
 static void mmx_none(struct x86_cpu *c, const struct x86_insn *i)
 {
-    if (!mmx_ready(c, i))
-        return;
-    x86_mmx_enter(c);
-    call(c, i, NULL);
+    if (mmx_ready(c, i))
+        mmx_call(c, i, NULL);
 }
 
 static void mmx_load(struct x86_cpu *c, const struct x86_insn *i)
 {
-    if (!mmx_ready(c, i))
-        return;
-    void *mem = x86_vec_load(c, i, x86_vec_size(i));
-    x86_mmx_enter(c);
-    call(c, i, mem);
+    if (mmx_ready(c, i))
+        mmx_call(c, i, x86_vec_load(c, i, x86_vec_size(i)));
 }
 
 static void mmx_store(struct x86_cpu *c, const struct x86_insn *i)
@@ -185,7 +196,8 @@ static bool classify(const struct x86_dec *d, enum x86_stub_kind *kind)
         *kind = X86_STUB_X87;
     else if (has_class(d, ZYDIS_REGCLASS_MMX, ZYDIS_REGCLASS_MMX))
         *kind = X86_STUB_MMX;
-    else if (!has_class(d, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_YMM))
+    else if (!has_class(d, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_YMM) &&
+             cat != ZYDIS_CATEGORY_CONVERT) /* CVTSD2SI r32, m64 */
         return false;
     else
         *kind = d->zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? X86_STUB_AVX : X86_STUB_SSE;
@@ -264,7 +276,8 @@ bool x86_bind_native(struct x86_dec *d)
         return false;
     d->i->ext = (void *)(uintptr_t)stub;
     if (kind == X86_STUB_MMX)
-        d->i->dst = has_class(d, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_XMM);
+        d->i->dst = has_class(d, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_XMM) ||
+                    zi->meta.category == ZYDIS_CATEGORY_CONVERT;
     if (kind == X86_STUB_X87)
         d->i->imm = (zi->opcode & 7u) << 8 | d->bytes[zi->raw.modrm.offset];
     d->i->fn = runner[kind][!(d->i->flags & X86_IF_MEM) ? 0 : store ? 2 : 1];

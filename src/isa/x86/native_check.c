@@ -78,18 +78,21 @@ void x86_native_set_ignne(struct x86_cpu *c, bool level)
     c->native->ignne = level && (c->s.fpu.fsw & X86_FSW_ES);
 }
 
-/* The image holds registers in stack order, MMn is physical register n: when TOP becomes 0 the
- * image is rotated. */
-void x86_mmx_enter_slow(struct x86_cpu *c)
+void x86_fpu_set_top(struct x86_cpu *c, unsigned top)
 {
     struct x86_xsave *f = &c->s.fpu;
-    unsigned top = (f->fsw >> X86_FSW_TOP_SH) & 7;
+    unsigned by = ((f->fsw >> X86_FSW_TOP_SH) - top) & 7;
     uint8_t old[8][16];
     memcpy(old, f->st, sizeof old);
     for (unsigned n = 0; n < 8; n++)
-        memcpy(f->st[(n + top) & 7], old[n], 16);
-    f->fsw &= (uint16_t) ~(7u << X86_FSW_TOP_SH);
-    f->ftw = 0xff;
+        memcpy(f->st[(n + by) & 7], old[n], 16);
+    f->fsw = (uint16_t)((f->fsw & ~(7u << X86_FSW_TOP_SH)) | top << X86_FSW_TOP_SH);
+}
+
+void x86_mmx_enter_slow(struct x86_cpu *c)
+{
+    x86_fpu_set_top(c, 0);
+    c->s.fpu.ftw = 0xff;
 }
 
 /* ---- memory ---- */

@@ -22,6 +22,7 @@ static void set_fsw(struct x86_cpu *c, uint16_t v)
 void x86_fpu_init(struct x86_cpu *c)
 {
     struct x86_xsave *f = &c->s.fpu;
+    x86_fpu_set_top(c, 0); /* the registers keep their values */
     f->fcw = X86_FCW_INIT;
     f->fsw = f->fop = 0;
     f->ftw = 0;
@@ -173,6 +174,7 @@ static void env_load(struct x86_cpu *c, const uint8_t *p, unsigned size)
     for (unsigned n = 0; n < 7; n++)
         memcpy(&w[n], p + n * (wide ? 4 : 2), wide ? 4 : 2);
     set_fcw(c, (uint16_t)w[0]);
+    x86_fpu_set_top(c, w[1] >> X86_FSW_TOP_SH & 7);
     set_fsw(c, (uint16_t)w[1]);
     f->ftw = abridged_tags(w[2]);
     if (c->protected_mode) {
