@@ -232,24 +232,8 @@ static bool bind_extend(struct x86_dec *d)
 /* ---- CMOVcc, SETcc ----
  * CMOVcc reads its source and, with 32 bits, clears the upper half whatever the condition. */
 
-enum {
-    CC_O,
-    CC_NO,
-    CC_B,
-    CC_NB,
-    CC_Z,
-    CC_NZ,
-    CC_BE,
-    CC_NBE,
-    CC_S,
-    CC_NS,
-    CC_P,
-    CC_NP,
-    CC_L,
-    CC_NL,
-    CC_LE,
-    CC_NLE
-};
+#define CC_ENUM(cc) CC_##cc,
+enum { X86_EACH_CC(CC_ENUM) };
 
 #define CMOV(cc, bits)                                                           \
     static void cmov##cc##_rr##bits(struct x86_cpu *c, const struct x86_insn *i) \

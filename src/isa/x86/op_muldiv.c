@@ -180,30 +180,29 @@ static bool bind_imul(struct x86_dec *d)
     return true;
 }
 
-/* ---- AAM, AAD (not in 64-bit mode): SF ZF PF as of AL; AF, CF, OF as on Intel's: clear ---- */
-
-static void set_result_flags(struct x86_cpu *c, uint8_t al)
-{
-    uint16_t fl;
-    __asm__("testb %[a], %[a]" X86_HF_SAVE : "=a"(fl) : [a] "r"(al) : "cc");
-    c->fl = fl;
-}
+/* ---- AAM, AAD (not in 64-bit mode) ----
+ * SF ZF PF are as of AL. The undefined ones are as on Intel's CPUs: clear after AAM, those of the
+ * final addition after AAD. */
 
 static void aam(struct x86_cpu *c, const struct x86_insn *i)
 {
-    uint8_t base = (uint8_t)i->imm, al = x86_r8(c, 0);
+    uint8_t base = (uint8_t)i->imm, al = x86_r8(c, 0), rest;
+    uint16_t fl;
     if (!base)
         x86_raise(c, X86_DE);
-    x86_w16(c, X86_RAX, (uint16_t)(al / base << 8 | al % base));
-    set_result_flags(c, al % base);
+    rest = al % base;
+    x86_w16(c, X86_RAX, (uint16_t)(al / base << 8 | rest));
+    __asm__("testb %[a], %[a]" X86_HF_SAVE : "=a"(fl) : [a] "r"(rest) : "cc");
+    c->fl = fl;
 }
 
 static void aad(struct x86_cpu *c, const struct x86_insn *i)
 {
-    uint16_t ax = x86_r16(c, X86_RAX);
-    uint8_t al = (uint8_t)(ax + (ax >> 8) * (uint8_t)i->imm);
+    uint16_t ax = x86_r16(c, X86_RAX), fl;
+    uint8_t al = (uint8_t)ax, tens = (uint8_t)((ax >> 8) * (uint8_t)i->imm);
+    __asm__("addb %[b], %[a]" X86_HF_SAVE : [a] "+r"(al), "=a"(fl) : [b] "r"(tens) : "cc");
+    c->fl = fl;
     x86_w16(c, X86_RAX, al);
-    set_result_flags(c, al);
 }
 
 static bool bind_ascii(struct x86_dec *d)

@@ -6,15 +6,16 @@
  */
 #include "isa/x86/op.h"
 
-#define SHIFT_RMW(op, bits, form, count)                                                 \
-    static void op##_##form##bits(struct x86_cpu *c, const struct x86_insn *i)           \
-    {                                                                                    \
-        gva_t lin = x86_lin_rw(c, i, (bits) / 8);                                        \
-        uint8_t n = (uint8_t)(count);                                                    \
-        X86_RMW(c, lin, bits, *(x86_mem##bits *)p = op##bits(c, *(x86_mem##bits *)p, n), \
-                op##bits(c, old, n));                                                    \
-    }
-#define SHIFT(op, bits, sfx)                                                              \
+/* ROL and ROR of a register by an immediate count other than 1, for which OF is undefined, leave it
+ * alone on Intel's CPUs; of memory, or by CL, they do not. */
+static inline void fix_of(struct x86_cpu *c, uint16_t before, uint64_t imm, unsigned bits)
+{
+    if ((imm & (bits == 64 ? 63 : 31)) != 1)
+        c->fl = (uint16_t)((c->fl & ~X86_HF_OF) | (before & X86_HF_OF));
+}
+#define NO_FIX(c, before, imm, bits) (void)before
+
+#define SHIFT_KERNEL(op, bits, sfx)                                                       \
     static inline uint##bits##_t op##bits(struct x86_cpu *c, uint##bits##_t a, uint8_t n) \
     {                                                                                     \
         uint16_t fl = c->fl;                                                              \
@@ -24,27 +25,46 @@
                 : "cc");                                                                  \
         c->fl = fl;                                                                       \
         return a;                                                                         \
-    }                                                                                     \
-    static void op##_ri##bits(struct x86_cpu *c, const struct x86_insn *i)                \
-    {                                                                                     \
-        x86_w##bits(c, i->dst, op##bits(c, x86_r##bits(c, i->dst), (uint8_t)i->imm));     \
-    }                                                                                     \
-    static void op##_rc##bits(struct x86_cpu *c, const struct x86_insn *i)                \
-    {                                                                                     \
-        uint8_t n = (uint8_t)c->s.gpr[X86_RCX];                                           \
-        x86_w##bits(c, i->dst, op##bits(c, x86_r##bits(c, i->dst), n));                   \
-    }                                                                                     \
-    SHIFT_RMW(op, bits, mi, i->imm)                                                       \
-    SHIFT_RMW(op, bits, mc, c->s.gpr[X86_RCX])
+    }
+#define SHIFT_MEM(op, bits)                                                                   \
+    static inline void op##_mem##bits(struct x86_cpu *c, const struct x86_insn *i, uint8_t n) \
+    {                                                                                         \
+        gva_t lin = x86_lin_rw(c, i, (bits) / 8);                                             \
+        X86_RMW(c, lin, bits, *(x86_mem##bits *)p = op##bits(c, *(x86_mem##bits *)p, n),      \
+                op##bits(c, old, n));                                                         \
+    }
+#define SHIFT(op, bits, sfx, fix)                                                     \
+    SHIFT_KERNEL(op, bits, sfx)                                                       \
+    SHIFT_MEM(op, bits)                                                               \
+    static void op##_ri##bits(struct x86_cpu *c, const struct x86_insn *i)            \
+    {                                                                                 \
+        uint16_t before = c->fl;                                                      \
+        x86_w##bits(c, i->dst, op##bits(c, x86_r##bits(c, i->dst), (uint8_t)i->imm)); \
+        fix(c, before, i->imm, bits);                                                 \
+    }                                                                                 \
+    static void op##_rc##bits(struct x86_cpu *c, const struct x86_insn *i)            \
+    {                                                                                 \
+        uint8_t n = (uint8_t)c->s.gpr[X86_RCX];                                       \
+        x86_w##bits(c, i->dst, op##bits(c, x86_r##bits(c, i->dst), n));               \
+    }                                                                                 \
+    static void op##_mi##bits(struct x86_cpu *c, const struct x86_insn *i)            \
+    {                                                                                 \
+        op##_mem##bits(c, i, (uint8_t)i->imm);                                        \
+    }                                                                                 \
+    static void op##_mc##bits(struct x86_cpu *c, const struct x86_insn *i)            \
+    {                                                                                 \
+        op##_mem##bits(c, i, (uint8_t)c->s.gpr[X86_RCX]);                             \
+    }
 
-#define SHIFT_SIZES(op) SHIFT(op, 8, "b") SHIFT(op, 16, "w") SHIFT(op, 32, "l") SHIFT(op, 64, "q")
-SHIFT_SIZES(shl)
-SHIFT_SIZES(shr)
-SHIFT_SIZES(sar)
-SHIFT_SIZES(rol)
-SHIFT_SIZES(ror)
-SHIFT_SIZES(rcl)
-SHIFT_SIZES(rcr)
+#define SHIFT_SIZES(op, fix) \
+    SHIFT(op, 8, "b", fix) SHIFT(op, 16, "w", fix) SHIFT(op, 32, "l", fix) SHIFT(op, 64, "q", fix)
+SHIFT_SIZES(shl, NO_FIX)
+SHIFT_SIZES(shr, NO_FIX)
+SHIFT_SIZES(sar, NO_FIX)
+SHIFT_SIZES(rol, fix_of)
+SHIFT_SIZES(ror, fix_of)
+SHIFT_SIZES(rcl, NO_FIX)
+SHIFT_SIZES(rcr, NO_FIX)
 
 enum { OP_SHL, OP_SHR, OP_SAR, OP_ROL, OP_ROR, OP_RCL, OP_RCR };
 enum { RI, RC, MI, MC };
