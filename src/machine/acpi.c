@@ -1,6 +1,7 @@
 /*
  * acpi.c - builds the ACPI tables and their linker script.
  */
+#define _GNU_SOURCE /* memmem() */
 #include "machine/acpi.h"
 
 #include <stdio.h>
@@ -32,6 +33,7 @@ enum { ZONE_HIGH = 1, ZONE_FSEG = 2 };
 
 struct builder {
     struct acpi_buf tables, loader;
+    bool bad_dsdt; /* a number to replace was not found */
 };
 
 static size_t link_entry(struct builder *b, unsigned cmd, const char *file)
@@ -112,13 +114,41 @@ static size_t build_facs(struct builder *b)
     return off;
 }
 
-static size_t build_dsdt(struct builder *b)
+/* Gives a number of the DSDT its value: NameOp, name, DWordPrefix, 4 bytes. False: not there. */
+static bool dsdt_set(uint8_t *aml, size_t len, const char *name, uint32_t v)
 {
+    uint8_t pattern[6] = {0x08, 0, 0, 0, 0, 0x0c};
+    memcpy(pattern + 1, name, 4);
+    uint8_t *p = memmem(aml, len, pattern, sizeof pattern);
+    if (!p || (size_t)(p - aml) + sizeof pattern + 4 > len)
+        return false;
+    store_le32(p + sizeof pattern, v);
+    return true;
+}
+
+static size_t build_dsdt(struct builder *b, const struct acpi_config *cfg)
+{
+    const struct {
+        const char *name;
+        uint32_t v;
+    } number[] = {
+        {"PWLO", cfg->pci_first},
+        {"PWHI", cfg->pci_last},
+        {"PQLL", (uint32_t)cfg->pci64_first},
+        {"PQLH", (uint32_t)(cfg->pci64_first >> 32)},
+        {"PQHL", (uint32_t)cfg->pci64_last},
+        {"PQHH", (uint32_t)(cfg->pci64_last >> 32)},
+        {"OPTD", cfg->devices},
+    };
     size_t len, off;
     const uint8_t *aml = dsdt_aml(&len);
     acpi_buf_align(&b->tables, 8);
     off = b->tables.len;
-    acpi_buf_put(&b->tables, aml, len); /* complete, with its checksum */
+    acpi_buf_put(&b->tables, aml, len);
+    for (unsigned i = 0; i < ARRAY_LEN(number) && !b->tables.failed; i++)
+        b->bad_dsdt |= !dsdt_set(b->tables.data + off, len, number[i].name, number[i].v);
+    acpi_buf_set(&b->tables, off + OFF_CHECKSUM, 0, 1);
+    link_checksum(b, FILE_TABLES, off + OFF_CHECKSUM, off, len);
     return off;
 }
 
@@ -299,14 +329,6 @@ static size_t build_waet(struct builder *b)
 
 /* ---- the SSDT, in AML (ACPI 2.0c, chapter 18) ---- */
 
-static void aml_name_int(struct acpi_buf *t, const char *name, uint64_t v)
-{
-    acpi_buf_num(t, 0x08, 1); /* NameOp */
-    acpi_buf_put(t, name, 4);
-    acpi_buf_num(t, 0x0e, 1); /* QWordPrefix */
-    acpi_buf_num(t, v, 8);
-}
-
 static void aml_processor(struct acpi_buf *t, unsigned n)
 {
     char name[8];
@@ -326,11 +348,6 @@ static size_t build_ssdt(struct builder *b, const struct acpi_config *cfg)
     acpi_buf_num(t, 0x10, 1); /* ScopeOp */
     size_t pkg = acpi_buf_zero(t, 2);
     acpi_buf_put(t, "\\_SB_", 5);
-    aml_name_int(t, "PWLO", cfg->pci_first);
-    aml_name_int(t, "PWHI", cfg->pci_last);
-    aml_name_int(t, "PQLO", cfg->pci64_first);
-    aml_name_int(t, "PQHI", cfg->pci64_last);
-    aml_name_int(t, "OPTD", cfg->devices);
     for (unsigned n = 0; n < cfg->ncpus; n++)
         aml_processor(t, n);
     /* Two-byte PkgLength: 4 low bits in the first byte, the rest in the second; 4095 is the limit
@@ -385,7 +402,7 @@ int acpi_build(const struct acpi_config *cfg, struct acpi_tables *t, struct erro
         return error_set(e, ERR_LIMIT, "ACPI: %u processors", cfg->ncpus);
     link_allocate(&b, FILE_RSDP, 16, ZONE_FSEG);
     link_allocate(&b, FILE_TABLES, ACPI_ALIGN, ZONE_HIGH);
-    size_t facs = build_facs(&b), dsdt = build_dsdt(&b);
+    size_t facs = build_facs(&b), dsdt = build_dsdt(&b, cfg);
     r.table[r.count++] = build_fadt(&b, cfg, facs, dsdt);
     r.table[r.count++] = build_ssdt(&b, cfg);
     r.table[r.count++] = build_madt(&b, cfg);
@@ -401,6 +418,10 @@ int acpi_build(const struct acpi_config *cfg, struct acpi_tables *t, struct erro
     if (b.tables.failed || b.loader.failed) {
         acpi_fini(t);
         return error_set(e, ERR_NOMEM, "no memory for the ACPI tables");
+    }
+    if (b.bad_dsdt) {
+        acpi_fini(t);
+        return error_set(e, ERR_FORMAT, "the DSDT does not have the names that acpi.c fills in");
     }
     return 0;
 }

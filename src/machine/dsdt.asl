@@ -1,8 +1,9 @@
 /*
  * dsdt.asl - what a PC of this machine is made of, for an ACPI operating system.
  *
- * Fixed parts only. What depends on the VM (processors, PCI windows, which optional devices are
- * there) is in an SSDT that acpi.c writes; it defines the names declared External here.
+ * Fixed parts, and a few numbers that acpi.c replaces in the compiled table by what the VM has. The
+ * processors are in an SSDT that acpi.c writes. Nothing is External: the opcode for that came with
+ * ACPI 6, and older firmware and systems cannot read a table that has it.
  *
  * PCI interrupts: a slot's INTA# goes to PIRQ line (slot - 1) mod 4, as src/pci/piix3.h wires it.
  * The lines are links to ISA interrupts 5, 10 or 11, which are level-triggered and active high, in
@@ -10,16 +11,19 @@
  */
 DefinitionBlock ("", "DSDT", 2, "SOSIA ", "SOSIAPC ", 1)
 {
-    External (\_SB.PWLO, IntObj)    // 32-bit PCI memory window: first and last address
-    External (\_SB.PWHI, IntObj)
-    External (\_SB.PQLO, IntObj)    // 64-bit PCI memory window; last < first: none
-    External (\_SB.PQHI, IntObj)
-    External (\_SB.OPTD, IntObj)    // optional devices: bit 0 COM1, 1 COM2, 2 FDC, 3 HPET, 4 PS/2
-
     Name (\_S5, Package () { 0, 0, 0, 0 })  // SLP_TYP of soft off; there are no other sleep states
 
     Scope (\_SB)
     {
+        // Replaced by acpi.c, which finds them by name: 32-bit constants, whatever their value.
+        Name (PWLO, 0xF0000001)     // 32-bit PCI memory window: first and last address
+        Name (PWHI, 0xF0000002)
+        Name (PQLL, 0xF0000003)     // 64-bit PCI memory window: first address, low and high half
+        Name (PQLH, 0xF0000004)
+        Name (PQHL, 0xF0000005)     // last address; last < first: no such window
+        Name (PQHH, 0xF0000006)
+        Name (OPTD, 0xF0000007)     // optional devices: bit 0 COM1, 1 COM2, 2 FDC, 3 HPET, 4 PS/2
+
         // Status of a device that bit Arg0 of OPTD stands for.
         Method (OPTS, 1, NotSerialized)
         {
@@ -64,16 +68,18 @@ DefinitionBlock ("", "DSDT", 2, "SOSIA ", "SOSIAPC ", 1)
                 MINL = PWLO
                 MAXL = PWHI
                 LENL = (PWHI - PWLO) + 1
-                If (PQHI < PQLO)
+                Local0 = (PQLH << 32) | PQLL
+                Local1 = (PQHH << 32) | PQHL
+                If (Local1 < Local0)
                 {
                     Return (CRES)
                 }
                 CreateQWordField (CR64, ^PW64._MIN, MINQ)
                 CreateQWordField (CR64, ^PW64._MAX, MAXQ)
                 CreateQWordField (CR64, ^PW64._LEN, LENQ)
-                MINQ = PQLO
-                MAXQ = PQHI
-                LENQ = (PQHI - PQLO) + 1
+                MINQ = Local0
+                MAXQ = Local1
+                LENQ = (Local1 - Local0) + 1
                 Return (ConcatenateResTemplate (CRES, CR64))
             }
 

@@ -148,6 +148,31 @@ static void test_optional(void **state)
     assert_int_equal(acpi_build(&c, &t, &e), ERR_LIMIT);
 }
 
+/* The numbers that depend on the VM, as AML: NameOp, name, DWordPrefix, value. */
+static uint32_t dsdt_number(const uint8_t *dsdt, const char *name)
+{
+    for (uint32_t i = 36; i + 10 <= load_le32(dsdt + 4); i++) {
+        if (dsdt[i] == 0x08 && !memcmp(dsdt + i + 1, name, 4) && dsdt[i + 5] == 0x0c)
+            return load_le32(dsdt + i + 6);
+    }
+    fail_msg("no %s", name);
+    return 0;
+}
+
+static void test_dsdt_numbers(void **state)
+{
+    acpi_place(&t, BASE, NULL);
+    const uint8_t *dsdt = table(load_le32(find("FACP") + 40), "DSDT");
+    assert_int_equal(dsdt_number(dsdt, "PWLO"), 0x80000000);
+    assert_int_equal(dsdt_number(dsdt, "PWHI"), 0xfebfffff);
+    assert_int_equal(dsdt_number(dsdt, "PQLL"), 0);
+    assert_int_equal(dsdt_number(dsdt, "PQLH"), 0x80);
+    assert_int_equal(dsdt_number(dsdt, "PQHL"), 0xffffffff);
+    assert_int_equal(dsdt_number(dsdt, "PQHH"), 0x80);
+    assert_int_equal(dsdt_number(dsdt, "OPTD"), cfg.devices);
+    assert_int_not_equal(dsdt[36], 0x15); /* ExternalOp: not before ACPI 6 */
+}
+
 /* What firmware relies on: both files allocated first, every name known, offsets inside. */
 static void test_loader(void **state)
 {
@@ -179,7 +204,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        T(test_roots), T(test_fadt), T(test_madt), T(test_optional), T(test_loader),
+        T(test_roots),    T(test_fadt),   T(test_madt),
+        T(test_optional), T(test_loader), T(test_dsdt_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
