@@ -40,16 +40,16 @@ static void vcpu_destroy(struct x86_cpu *c)
     x86_code_destroy(c);
 }
 
-/* Executes [first, last) of a block at RIP. */
-static inline void run_insns(struct x86_cpu *c, const struct x86_insn *first,
-                             const struct x86_insn *last)
+/* Executes the first `count` instructions of a block at RIP, `len` bytes of code. */
+static inline void run_insns(struct x86_cpu *c, const struct x86_insn *i, unsigned count,
+                             unsigned len)
 {
     uint64_t base = c->s.rip;
-    const struct x86_insn *i = first;
+    const struct x86_insn *last = i + count;
     c->s.gpr[X86_REG_RIP] = base;
-    c->s.rip = (base + last[-1].end) & c->ip_mask;
+    c->s.rip = (base + len) & c->ip_mask;
     c->block_end = last;
-    c->icount += (uint64_t)(last - first);
+    c->icount += count;
     do {
         c->cur = i;
         i->fn(c, i);
@@ -91,7 +91,7 @@ static void step(struct x86_cpu *c)
     c->cur = NULL;
     if (rf)
         c->s.rflags |= X86_FL_RF; /* a fault of this instruction must save it again */
-    run_insns(c, b->insn, b->insn + 1);
+    run_insns(c, b->insn, 1, b->insn[0].len);
     if (rf && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRET &&
         b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETD && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETQ)
         c->s.rflags &= ~(uint64_t)X86_FL_RF;
@@ -134,7 +134,7 @@ static void deliver_pending(struct x86_cpu *c)
     x86_deliver_interrupt(c, (uint8_t)vector);
 }
 
-/* Handles `pending`, `slow` and `activity`. Returns false if run() shall return *why. */
+/* Handles `pending` and `activity`. Returns false if run() shall return *why. */
 static bool look(struct x86_cpu *c, enum engine_exit *why)
 {
     uint32_t p = atomic_load_explicit(&c->pending, memory_order_acquire);
@@ -168,8 +168,6 @@ static bool look(struct x86_cpu *c, enum engine_exit *why)
         *why = ENGINE_EXIT_HALT;
         return false;
     }
-    if (c->slow)
-        step(c);
     return true;
 }
 
@@ -180,11 +178,13 @@ static void loop(struct x86_cpu *c, enum engine_exit *why)
                      (uint32_t)c->s.activity)) {
             if (!look(c, why))
                 return;
-            if (c->slow || c->s.activity)
-                continue;
+            if (c->slow) {
+                step(c);
+                continue; /* an interrupt window (STI; NOP; CLI) may be one instruction wide */
+            }
         }
         const struct x86_block *b = x86_code_find(c);
-        run_insns(c, b->insn, b->insn + b->count);
+        run_insns(c, b->insn, b->count, b->len);
     }
 }
 
