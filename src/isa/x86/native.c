@@ -148,6 +148,28 @@ static uint32_t host_mxcsr_mask(void)
     return image.mxcsr_mask ? image.mxcsr_mask : 0xffbf;
 }
 
+/* Does an x87 instruction without an error change FOP and FDP here? (SDM vol. 1, 8.1.8 and 8.1.9)
+ */
+static void probe_x87(struct x86_native *n)
+{
+    struct x86_xsave image;
+    static const double one = 1.0;
+    memset(&image, 0, sizeof image);
+    image.fcw = 0x37f;
+    image.mxcsr = HOST_MXCSR;
+    image.ftw = 0xff;
+    __asm__ volatile("fxrstor64 %0; faddl %1; fxsave64 %0; fninit" : "+m"(image) : "m"(one));
+    n->fop_always = image.fop;
+    n->fdp_always = image.fdp;
+    image.fsw = 0x200;
+    __asm__ volatile("fxrstor64 %0; fcomi %%st(1), %%st; fxsave64 %0; fninit"
+                     : "+m"(image)
+                     :
+                     : "cc");
+    n->fcomi_clears_c1 = !(image.fsw & 0x200);
+    n->lean.host_fcw = 0x37f;
+}
+
 int x86_native_create(struct x86_cpu *c, struct error *e)
 {
     struct x86_native *n = aligned_alloc(64, (sizeof *n + 63) & ~(size_t)63);
@@ -164,6 +186,7 @@ int x86_native_create(struct x86_cpu *c, struct error *e)
         return rc;
     }
     c->s.fpu.mxcsr_mask = host_mxcsr_mask();
+    probe_x87(n);
     x86_native_flush(c);
     return 0;
 }

@@ -45,6 +45,13 @@ struct x86_native_slot {
     uint32_t offset; /* of the stub in the arena; 0: free */
 };
 
+/* What lean x87 stubs are told (native_x87.c). */
+struct x86_lean_env {
+    uint16_t fcw;      /* the guest's, all errors masked */
+    uint16_t unmasked; /* the errors that the guest does not mask */
+    uint16_t host_fcw;
+};
+
 struct x86_native {
     uint8_t *rw, *rx; /* two mappings of the arena */
     uint32_t used;
@@ -52,6 +59,11 @@ struct x86_native {
     int registered; /* index in the process-wide list of arenas, or -1 */
     struct x86_native_slot slot[X86_NATIVE_SLOTS];
     uint8_t buffer[X86_NATIVE_BUFFER] __attribute__((aligned(64)));
+
+    struct x86_lean_env lean;
+    /* In what hosts differ: probe_x87(). */
+    bool fop_always, fdp_always; /* updated by instructions that meet no error, too */
+    bool fcomi_clears_c1;
 
     /* While an instruction that converts between MMX and SSE runs: the x87 state before it, for if
      * it faults. */
@@ -90,7 +102,7 @@ bool x86_model_has_isa(const struct x86_model *m, ZydisISAExt ext, ZydisISASet s
 
 /* ---- between the native_*.c and op_fpu/simd files ---- */
 
-enum x86_stub_kind { X86_STUB_SSE, X86_STUB_AVX, X86_STUB_MMX, X86_STUB_X87 };
+enum x86_stub_kind { X86_STUB_SSE, X86_STUB_AVX, X86_STUB_MMX, X86_STUB_X87, X86_STUB_X87_LEAN };
 
 /* native.c: the stub with this key, or NULL. native_add copies `code` into the arena; NULL if it is
  * full. */
@@ -109,6 +121,10 @@ bool x86_native_key(const struct x86_dec *d, enum x86_stub_kind kind, struct x86
 #define X86_STUB_MAX 512u
 unsigned x86_native_emit(const struct x86_dec *d, const struct x86_stub_key *k, uint32_t at,
                          uint8_t *out);
+
+/* native_x87.c: chooses the runner of an x87 instruction, `full` being the stub that works on the
+ * whole x87 state. */
+bool x86_bind_x87(struct x86_dec *d, x86_stub_fn full, bool store);
 
 /* op_simd.c, op_vmask.c: plain moves, masked moves and gathers in C. False: not one of them. */
 bool x86_bind_simd_move(struct x86_dec *d);

@@ -100,80 +100,12 @@ static void mmx_store(struct x86_cpu *c, const struct x86_insn *i)
     run_store(c, i);
 }
 
-/* ---- x87; imm: the last opcode (FOP) of the guest's encoding ---- */
-
-/* Runs the stub on zeroed instruction and data pointers. Those that the host then shows as set are
- * those which the instruction sets, and get the guest's values (SDM vol. 1, 8.1.8). */
-static void x87_call(struct x86_cpu *c, const struct x86_insn *i, void *mem)
-{
-    struct x86_xsave *f = &c->s.fpu;
-    uint16_t fop = f->fop, ignored = f->fsw & X86_FSW_ES ? f->fsw & 0x3f : 0;
-    uint64_t fip = f->fip, fdp = f->fdp, ip = x86_insn_rip(c);
-    uint64_t ea = mem ? x86_ea(c, i) : 0;
-    f->fop = 0;
-    f->fip = f->fdp = 0;
-    if (UNLIKELY(ignored)) /* under IGNNE#: the host must not see the pending error */
-        f->fsw &= (uint16_t) ~(X86_FSW_ES | X86_FSW_B | 0x3f);
-    call(c, i, mem);
-    f->fop = f->fop ? (uint16_t)i->imm : fop;
-    f->fip = f->fip ? ip : fip;
-    f->fdp = f->fdp ? ea : fdp;
-    if (UNLIKELY(ignored)) {
-        f->fsw |= ignored;
-        x86_fpu_update_es(c);
-    }
-}
-
-static void x87_none(struct x86_cpu *c, const struct x86_insn *i)
-{
-    x86_fpu_check(c);
-    if (x86_fpu_wait(c, i))
-        x87_call(c, i, NULL);
-}
-
-static void x87_load(struct x86_cpu *c, const struct x86_insn *i)
-{
-    x86_fpu_check(c);
-    if (x86_fpu_wait(c, i))
-        x87_call(c, i, x86_vec_load(c, i, x86_vec_size(i)));
-}
-
-/* A store that meets an unmasked error other than precision does not write its operand; a pattern
- * in the buffer tells. */
-static void x87_store_slow(struct x86_cpu *c, const struct x86_insn *i, gva_t lin, unsigned size)
-{
-    uint8_t *b = c->native->buffer, pattern[16];
-    x86_probe(c, lin, size, X86_WRITE, c->mmu);
-    memset(pattern, 0xa5, sizeof pattern);
-    memcpy(b, pattern, sizeof pattern);
-    x87_call(c, i, b);
-    if (!(c->s.fpu.fsw & X86_FSW_ES) || memcmp(b, pattern, size))
-        x86_vec_store_slow(c, lin, b, size);
-}
-
-static void x87_store(struct x86_cpu *c, const struct x86_insn *i)
-{
-    x86_fpu_check(c);
-    if (!x86_fpu_wait(c, i))
-        return;
-    unsigned size = x86_vec_size(i);
-    gva_t lin = x86_vec_store_lin(c, i, size);
-    void *host = x86_vec_store_ptr(c, lin, size);
-    if (UNLIKELY(!host)) {
-        x87_store_slow(c, i, lin, size);
-        return;
-    }
-    x87_call(c, i, host);
-    x86_vec_store_done(c, lin, host, size);
-}
-
 /* ---- binding ---- */
 
-static const x86_op_fn runner[4][3] = {
+static const x86_op_fn runner[3][3] = {
     [X86_STUB_SSE] = {sse_none, sse_load, sse_store},
     [X86_STUB_AVX] = {avx_none, avx_load, avx_store},
     [X86_STUB_MMX] = {mmx_none, mmx_load, mmx_store},
-    [X86_STUB_X87] = {x87_none, x87_load, x87_store},
 };
 
 static bool has_class(const struct x86_dec *d, ZydisRegisterClass a, ZydisRegisterClass b)
@@ -279,7 +211,7 @@ bool x86_bind_native(struct x86_dec *d)
         d->i->dst = has_class(d, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_XMM) ||
                     zi->meta.category == ZYDIS_CATEGORY_CONVERT;
     if (kind == X86_STUB_X87)
-        d->i->imm = (zi->opcode & 7u) << 8 | d->bytes[zi->raw.modrm.offset];
+        return x86_bind_x87(d, stub, store);
     d->i->fn = runner[kind][!(d->i->flags & X86_IF_MEM) ? 0 : store ? 2 : 1];
     return true;
 }
