@@ -184,14 +184,26 @@ static void lean_load(struct x86_cpu *c, const struct x86_insn *i)
     full_load(c, i);
 }
 
+static inline void store_scalar(struct x86_cpu *c, const struct x86_insn *i, uint64_t v)
+{
+    unsigned size = x86_vec_size(i);
+    gva_t lin = x86_lin_w(c, i, size);
+    if (size == 8)
+        x86_st64(c, lin, v);
+    else if (size == 4)
+        x86_st32(c, lin, (uint32_t)v);
+    else
+        x86_st16(c, lin, (uint16_t)v);
+}
+
 /* The operand is stored, and may fault, before the state changes. */
 static void lean_store(struct x86_cpu *c, const struct x86_insn *i)
 {
     uint32_t sw;
-    uint64_t out;
+    uint64_t out = 0;
     x86_fpu_check(c);
     if (LIKELY(lean_ok(c, i)) && LIKELY((sw = lean_call(c, i, &out)) != LEAN_FAILED)) {
-        x86_vec_store(c, i, &out, x86_vec_size(i));
+        store_scalar(c, i, out);
         lean_commit(c, i, sw);
     } else {
         full_store(c, i);
