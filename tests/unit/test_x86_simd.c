@@ -402,7 +402,7 @@ static void report(const uint8_t *b, unsigned len, const char *why)
 }
 
 static bool compat; /* the emulated side runs the same bytes as 32-bit code */
-static bool is4;    /* the last byte has a register number in bits 4..7; bit 7 counts in 64-bit code */
+static bool is4; /* the last byte has a register number in bits 4..7; bit 7 counts in 64-bit code */
 
 /* One run of each side from `start`, with the memory operand's neighbourhood at `win`. */
 static void compare(const uint8_t *b, unsigned len, const struct regs *start, uint64_t win)
