@@ -63,24 +63,20 @@ struct x86_seg x86_desc_seg(uint64_t d, uint16_t sel)
     return s;
 }
 
-/* Ors into / ands out of a byte of a system structure; the whole is atomic in RAM. */
+/* Sets and clears bits of a byte of a system structure; atomic in RAM. Returns the byte before. */
 static uint8_t byte_update(struct x86_cpu *c, gva_t a, uint8_t set, uint8_t clear)
 {
-    x86_probe(c, a, 1, X86_WRITE, X86_MMU_KERNEL);
-    /* x86_rmw_ptr works with the rights of the running code: borrow the supervisor's. Having been
-     * probed, the access cannot fault, so the loan is returned in any case. */
-    uint8_t mmu = c->mmu, old;
-    c->mmu = X86_MMU_KERNEL;
-    uint8_t *p = x86_rmw_ptr(c, a, 1);
-    if (p) {
-        old = set ? __atomic_fetch_or(p, set, __ATOMIC_SEQ_CST)
-                  : __atomic_fetch_and(p, (uint8_t)~clear, __ATOMIC_SEQ_CST);
-        x86_rmw_done(c, a, p, 1);
-    } else {
+    uint64_t len = 1;
+    gpa_t gpa = x86_translate(c, a, X86_WRITE, X86_MMU_KERNEL);
+    uint8_t *p = dma_map(c->mem, gpa, &len), old;
+    if (!p) {
         old = (uint8_t)x86_ld_slow(c, a, 1, X86_MMU_KERNEL);
         x86_st_slow(c, a, (uint8_t)((old | set) & ~clear), 1, X86_MMU_KERNEL);
+        return old;
     }
-    c->mmu = mmu;
+    old = set ? __atomic_fetch_or(p, set, __ATOMIC_SEQ_CST)
+              : __atomic_fetch_and(p, (uint8_t)~clear, __ATOMIC_SEQ_CST);
+    dma_wrote(c->mem, p, 1);
     return old;
 }
 

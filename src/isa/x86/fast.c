@@ -92,9 +92,6 @@ bool x86_bind_fast(struct x86_dec *d)
 {
     if (x86_is_locked(d))
         return false;
-    /* Only REX.W makes the return a 64-bit one; the default operand size is 32 bits. */
-    bool rexw = d->zi->attributes & ZYDIS_ATTRIB_HAS_REX && d->zi->raw.rex.W;
-    d->i->osize = rexw ? 8 : 4;
     switch (d->zi->mnemonic) {
     case ZYDIS_MNEMONIC_SYSCALL:
         return x86_bind_end(d, syscall_enter);

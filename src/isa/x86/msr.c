@@ -10,7 +10,8 @@ struct msr {
     uint16_t field;    /* offset + 1; 0: none */
     uint64_t reserved; /* bits that must be written as 0 */
     bool canonical;    /* holds an address */
-    uint64_t value;    /* without field and functions: reads as this, writes are #GP */
+    bool write_only;
+    uint64_t value; /* without field and functions: reads as this, writes are #GP */
     /* ... or functions; n is the index within the row. */
     bool (*read)(struct x86_cpu *c, unsigned n, uint64_t *val);
     bool (*write)(struct x86_cpu *c, unsigned n, uint64_t val);
@@ -245,7 +246,7 @@ static const struct msr table[] = {
     {0x3a, 1, .value = 1},                          /* FEATURE_CONTROL: locked, no VMX */
     {0x3b, 1, FIELD(tsc_offset)},                   /* TSC_ADJUST */
     {0x48, 1, FIELD(spec_ctrl), .reserved = ~1ull}, /* IBRS only */
-    {0x49, 1, .write = write_pred_cmd},
+    {0x49, 1, .write_only = true, .write = write_pred_cmd},
     {0x8b, 1, .value = 1ull << 32, .write = accept}, /* microcode revision; 0 is written to query */
     {0xce, 1, .read = read_platform_info},
     {0xfe, 1, .value = MTRRCAP},
@@ -256,6 +257,7 @@ static const struct msr table[] = {
     {0x179, 1, .value = 0}, /* MCG_CAP: no error-reporting banks */
     {0x17a, 1, FIELD(mcg_status), .reserved = ~7ull},
     {0x1a0, 1, FIELD(misc_enable), .write = write_misc_enable},
+    {0x1d9, 1, .value = 0, .write = accept}, /* DEBUGCTL: neither LBR nor BTF */
     {0x200, 2 * X86_NMTRR, .read = read_mtrr_var, .write = write_mtrr_var},
     {0x250, 1, FIELD(mtrr_fixed[0]), .write = write_fixed64k},
     {0x258, 2, FIELD(mtrr_fixed[1]), .write = write_fixed16k},
@@ -303,7 +305,7 @@ bool x86_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *val)
         return false;
     if (m->read)
         return m->read(c, n, val);
-    if (!m->field && m->write && !m->value) /* write-only */
+    if (m->write_only)
         return false;
     *val = m->field ? *field_of(c, m, n) : m->value;
     return true;
