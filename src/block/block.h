@@ -2,9 +2,10 @@
  * block.h - asynchronous block back ends.
  *
  * A device fills a `struct blk_req` that it owns and submits it; the request, its iovec array and
- * the memory it points to stay valid until `done` is called, exactly once, from an I/O thread and with the device lock
- * held. Submitting never blocks on I/O. Requests complete in any order; a FLUSH covers every write that was completed before
- * it was submitted, and reports done only when they are durable.
+ * the memory it points to stay valid until `done` is called, exactly once, from an I/O thread and
+ * with the device lock held. Submitting never blocks on I/O. Requests complete in any order; a
+ * FLUSH covers every write that was completed before it was submitted, and reports done only when
+ * they are durable.
  */
 #ifndef SOSIA_BLOCK_BLOCK_H
 #define SOSIA_BLOCK_BLOCK_H
@@ -38,16 +39,26 @@ struct blk_driver {
     const char *name;
     void (*submit)(struct blk *b, struct blk_req *req);
     void (*close)(struct blk *b); /* waits for requests in flight, flushes, frees; lock not held */
+    void (*drain)(struct blk *b); /* waits for requests in flight; lock not held */
 };
 
-/* Raw file or block device through a small pool of I/O threads. `dev_lock` is taken around each `done`.
- * The file is locked (OFD lock: shared if read-only) against a second writer. ERR_IO, ERR_BUSY. */
+/* Raw file or block device through a small pool of I/O threads. `dev_lock` is taken around each
+ * `done`. The file is locked (OFD lock: shared if read-only) against a second writer. ERR_IO,
+ * ERR_BUSY. */
 int blk_open_raw(const char *path, bool readonly, pthread_mutex_t *dev_lock, struct blk **out,
                  struct error *e);
 
 static inline void blk_submit(struct blk *b, struct blk_req *req)
 {
     b->drv->submit(b, req);
+}
+
+/* Waits until nothing that was submitted is in flight: no memory is written behind a reset. NULL is
+ * allowed. */
+static inline void blk_drain(struct blk *b)
+{
+    if (b && b->drv->drain)
+        b->drv->drain(b);
 }
 
 static inline void blk_close(struct blk *b)

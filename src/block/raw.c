@@ -46,9 +46,11 @@ struct raw {
     pthread_mutex_t *dev_lock;
     atomic_int flush_error; /* errno of the first failed flush, invariant 2 */
     pthread_mutex_t lock;
-    pthread_cond_t wake; /* the queue is not empty, or `closing` */
+    pthread_cond_t wake;    /* the queue is not empty, or `closing` */
+    pthread_cond_t drained; /* `inflight` is 0 */
     struct blk_req *head, *tail;
     unsigned queued, idle, nthreads, max_threads;
+    unsigned inflight; /* submitted, `done` has not returned */
     bool closing;
     pthread_t thread[MAX_THREADS];
 };
@@ -262,6 +264,10 @@ static void *io_thread(void *arg)
         pthread_mutex_lock(r->dev_lock);
         req->done(req, result);
         pthread_mutex_unlock(r->dev_lock);
+        pthread_mutex_lock(&r->lock);
+        if (--r->inflight == 0)
+            pthread_cond_broadcast(&r->drained);
+        pthread_mutex_unlock(&r->lock);
     }
     return NULL;
 }
@@ -296,9 +302,19 @@ static void raw_submit(struct blk *b, struct blk_req *req)
         r->head = req;
     r->tail = req;
     r->queued++;
+    r->inflight++;
     if (r->queued > r->idle && r->nthreads < r->max_threads && start_thread(r))
         r->max_threads = r->nthreads; /* no more to be had: the first one does it all */
     pthread_cond_signal(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void raw_drain(struct blk *b)
+{
+    struct raw *r = raw_of(b);
+    pthread_mutex_lock(&r->lock);
+    while (r->inflight)
+        pthread_cond_wait(&r->drained, &r->lock);
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -306,6 +322,7 @@ static void raw_free(struct raw *r)
 {
     if (r->fd >= 0)
         close(r->fd); /* gives up the lock */
+    pthread_cond_destroy(&r->drained);
     pthread_cond_destroy(&r->wake);
     pthread_mutex_destroy(&r->lock);
     free(r->path);
@@ -327,7 +344,7 @@ static void raw_close(struct blk *b)
     raw_free(r);
 }
 
-static const struct blk_driver raw_driver = {"raw", raw_submit, raw_close};
+static const struct blk_driver raw_driver = {"raw", raw_submit, raw_close, raw_drain};
 
 static int open_file(const char *path, bool readonly, int *fd, struct error *e)
 {
@@ -432,6 +449,7 @@ int blk_open_raw(const char *path, bool readonly, pthread_mutex_t *dev_lock, str
     fd = -1; /* owned by r now */
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->wake, NULL);
+    pthread_cond_init(&r->drained, NULL);
     int err = start_thread(r);
     if (err) {
         raw_free(r);

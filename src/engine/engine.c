@@ -13,8 +13,8 @@ const struct engine *engine_auto(char *why, size_t len)
         if (engine_list[n]->probe(&e))
             continue;
         if (why)
-            snprintf(why, len, "engine %s (%s): the fastest that works here",
-                     engine_list[n]->name, engine_list[n]->technique);
+            snprintf(why, len, "engine %s (%s): the fastest that works here", engine_list[n]->name,
+                     engine_list[n]->technique);
         return engine_list[n];
     }
     if (why)

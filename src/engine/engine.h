@@ -30,7 +30,8 @@ extern const struct engine engine_interp;
 
 /* All engines, fastest first, NULL at the end. */
 extern const struct engine *const engine_list[];
-/* The first of the list that this host can run; `why` (may be NULL) receives one line that says so. */
+/* The first of the list that this host can run; `why` (may be NULL) receives one line that says so.
+ */
 const struct engine *engine_auto(char *why, size_t len);
 const struct engine *engine_by_name(const char *name);
 

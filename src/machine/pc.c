@@ -1,6 +1,6 @@
 /*
- * pc.c - the board `pc`: construction, reset, and the vCPUs' way to it. Interrupt lines are in pc_irq.c,
- * disks in pc_disks.c, what firmware is told in pc_firmware.c.
+ * pc.c - the board `pc`: construction, reset, and the vCPUs' way to it. Interrupt lines are in
+ * pc_irq.c, disks in pc_disks.c, what firmware is told in pc_firmware.c.
  */
 #include "machine/pc.h"
 
@@ -184,6 +184,30 @@ static int init_firmware_rom(struct pc *p, uint64_t *roff, uint64_t *len, struct
     return ram_rom_alloc(p->ram, *len, roff, e);
 }
 
+static int init_vga(struct pc *p, struct error *e)
+{
+    uint64_t roff = 0, len = 0;
+    int rc = vga_init(&p->vga, e);
+    if (!rc)
+        rc = map_chip(p, &vga_desc, &p->vga, e);
+    if (!rc && !p->direct)
+        rc = firmware_load("vgabios-stdvga.bin", p->ram, &roff, &len, e);
+    return rc ? rc
+              : vga_pci_init(&p->vga_pci, &p->pci, PCI_DEVFN(PC_SLOT_VGA, 0), &p->vga, roff, len,
+                             e);
+}
+
+static int init_virtio(struct pc *p, struct error *e)
+{
+    virtio_console_init(&p->console, &p->mem, p->cfg.console, p->cfg.console_ready);
+    virtio_rng_init(&p->rng, &p->mem);
+    int rc =
+        virtio_pci_init(&p->console_fn, &p->pci, PCI_DEVFN(PC_SLOT_CONSOLE, 0), &p->console.v, e);
+    if (!rc)
+        rc = virtio_pci_init(&p->rng_fn, &p->pci, PCI_DEVFN(PC_SLOT_RNG, 0), &p->rng.v, e);
+    return rc;
+}
+
 static int init_pci(struct pc *p, struct error *e)
 {
     uint64_t roff = 0, len = 0;
@@ -211,12 +235,9 @@ static int init_pci(struct pc *p, struct error *e)
     if (!rc)
         rc = piix4pm_pci_init(&p->pm_pci, &p->pci, PCI_DEVFN(PC_SLOT_ISA, 3), &p->pm, e);
     if (!rc)
-        rc = vga_pci_init(&p->vga, &p->pci, PCI_DEVFN(PC_SLOT_VGA, 0), e);
+        rc = init_vga(p, e);
     if (!rc)
-        rc = virtio_console_create(&p->console, &p->pci, PCI_DEVFN(PC_SLOT_CONSOLE, 0),
-                                   p->cfg.console, p->cfg.console_ready, e);
-    if (!rc)
-        rc = virtio_rng_create(&p->rng, &p->pci, PCI_DEVFN(PC_SLOT_RNG, 0), e);
+        rc = init_virtio(p, e);
     return rc ? rc : pc_disks_init(p, e);
 }
 
@@ -253,11 +274,10 @@ void pc_destroy(struct pc *p)
 {
     if (!p)
         return;
-    for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)
-        virtio_blk_destroy(p->blk[n]);
-    virtio_rng_destroy(p->rng);
-    virtio_console_destroy(p->console);
-    vga_pci_fini(&p->vga);
+    pc_disks_fini(p);
+    virtio_pci_fini(&p->rng_fn);
+    virtio_pci_fini(&p->console_fn);
+    vga_fini(&p->vga);
     piix3_ide_fini(&p->ide);
     smbios_fini(&p->smbios);
     acpi_fini(&p->acpi);
@@ -303,7 +323,7 @@ struct char_in pc_serial_in(struct pc *p)
 
 struct char_in pc_console_in(struct pc *p)
 {
-    return virtio_console_char_in(p->console);
+    return virtio_console_input(&p->console);
 }
 
 uint64_t pc_mem_read(struct pc *p, unsigned cpu, gpa_t addr, unsigned size)

@@ -1,8 +1,8 @@
 /*
  * pc.h - the board `pc`: i440FX and PIIX3/4 with what every PC operating system expects on it.
  *
- * The only place that knows addresses, interrupt lines and slots. All functions but pc_create() and pc_destroy() are called
- * with the device lock held, unless told otherwise.
+ * The only place that knows addresses, interrupt lines and slots. All functions but pc_create() and
+ * pc_destroy() are called with the device lock held, unless told otherwise.
  */
 #ifndef SOSIA_MACHINE_PC_H
 #define SOSIA_MACHINE_PC_H
@@ -33,16 +33,18 @@ struct pc_config {
     struct ram *ram;
     struct timerq *timers;
     struct pc_host host;
-    struct blk *disk[SPEC_MAX_DISKS]; /* as in the spec; the VM's to close */
-    struct blk *cdrom, *floppy;       /* or NULL */
+    struct blk *disk[SPEC_MAX_DISKS];       /* as in the spec; the VM's to close */
+    struct blk *cdrom, *floppy;             /* or NULL */
     struct char_out serial, console, debug; /* COM1, virtio console, port 0x402 */
     struct char_ready serial_ready, console_ready;
-    int64_t wall_clock; /* what the RTC shows at VM time 0: seconds since 1970 in the guest's zone */
+    int64_t
+        wall_clock; /* what the RTC shows at VM time 0: seconds since 1970 in the guest's zone */
 };
 
 struct pc;
 
-/* Builds the board in power-on state. ERR_NOMEM, ERR_IO (firmware, kernel), ERR_FORMAT, ERR_LIMIT. */
+/* Builds the board in power-on state. ERR_NOMEM, ERR_IO (firmware, kernel), ERR_FORMAT, ERR_LIMIT.
+ */
 int pc_create(struct pc **out, const struct pc_config *cfg, struct error *e);
 void pc_destroy(struct pc *p);
 
@@ -55,6 +57,7 @@ int pc_boot(struct pc *p, struct x86_cpu *bsp, struct error *e);
 struct space *pc_mem(struct pc *p);
 struct space *pc_port(struct pc *p);
 struct char_in pc_serial_in(struct pc *p);
+struct char_in pc_console_in(struct pc *p);
 
 /* A vCPU's accesses. */
 uint64_t pc_mem_read(struct pc *p, unsigned cpu, gpa_t addr, unsigned size);

@@ -29,6 +29,7 @@
 #include "pci/vga_pci.h"
 #include "virtio/virtio_blk.h"
 #include "virtio/virtio_console.h"
+#include "virtio/virtio_pci.h"
 #include "virtio/virtio_rng.h"
 
 /* Address map */
@@ -58,6 +59,12 @@ struct pc_lapic {
     struct pc *pc;
     unsigned index;
     struct lapic lapic;
+};
+
+struct pc_virtio_disk {
+    struct virtio_blk dev;
+    struct virtio_pci fn;
+    bool present;
 };
 
 struct pc_disk_place { /* where a disk of the spec ended up */
@@ -101,10 +108,12 @@ struct pc {
     struct piix3_ide ide;
     struct piix4pm pm;
     struct piix4pm_pci pm_pci;
-    struct vga_pci vga;
-    struct virtio_rng *rng;
-    struct virtio_console *console;
-    struct virtio_blk *blk[SPEC_MAX_DISKS];
+    struct vga vga;
+    struct vga_pci vga_pci;
+    struct virtio_rng rng;
+    struct virtio_console console;
+    struct virtio_pci rng_fn, console_fn;
+    struct pc_virtio_disk vdisk[SPEC_MAX_DISKS];
     struct pc_disk_place place[SPEC_MAX_DISKS];
     struct pc_disk_place cd_place;
 
@@ -121,11 +130,19 @@ int pc_lapics_init(struct pc *p, struct error *e);
 
 /* pc_disks.c: who sits where */
 int pc_disks_init(struct pc *p, struct error *e);
+void pc_disks_fini(struct pc *p);
 /* The boot order as OpenFirmware paths, one a line; the caller frees. NULL: out of memory. */
 char *pc_boot_order(const struct pc *p);
 
 /* pc_firmware.c: what firmware and kernels are told about the machine */
 int pc_firmware_init(struct pc *p, struct error *e);
 void pc_cmos_fill(struct pc *p); /* after every reset */
+/* RAM only (firmware adds what it reserves), or as a kernel without firmware needs it. `m` has room
+ * for 8; returns how many. */
+struct e820_entry;
+unsigned pc_memory_map(const struct pc *p, bool firmware, struct e820_entry *m);
+
+/* pc_boot.c: without firmware. Once, after the tables are built. */
+int pc_boot_prepare(struct pc *p, struct error *e);
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * pc_disks.c - which slot, channel and unit each disk of the spec gets, and the boot order.
  *
- * virtio disks take PCI slots in the spec's order. IDE disks fill the four places of the two channels in
- * order; the CD-ROM drive is the secondary master unless four IDE places are spoken for otherwise.
+ * virtio disks take PCI slots in the spec's order. IDE disks fill the four places of the two
+ * channels in order; the CD-ROM drive is the secondary master unless four IDE places are spoken for
+ * otherwise.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,9 +21,26 @@ static int init_virtio(struct pc *p, unsigned n, struct error *e)
     unsigned slot = p->place[n].slot;
     char serial[16];
     serial_of(serial, sizeof serial, n);
-    if (slot > 31)
-        return error_set(e, ERR_LIMIT, "too many virtio disks: the PCI bus has 32 slots");
-    return virtio_blk_create(&p->blk[n], &p->pci, PCI_DEVFN(slot, 0), p->cfg.disk[n], serial, e);
+    struct pc_virtio_disk *d = &p->vdisk[n];
+    int rc = virtio_blk_init(&d->dev, &p->mem, p->cfg.disk[n], serial, e);
+    if (rc)
+        return rc;
+    rc = virtio_pci_init(&d->fn, &p->pci, PCI_DEVFN(slot, 0), &d->dev.v, e);
+    if (rc)
+        virtio_blk_fini(&d->dev);
+    else
+        d->present = true;
+    return rc;
+}
+
+void pc_disks_fini(struct pc *p)
+{
+    for (unsigned n = 0; n < SPEC_MAX_DISKS; n++) {
+        if (!p->vdisk[n].present)
+            continue;
+        virtio_pci_fini(&p->vdisk[n].fn);
+        virtio_blk_fini(&p->vdisk[n].dev);
+    }
 }
 
 static void attach_ide(struct pc *p, unsigned n)
@@ -30,7 +48,8 @@ static void attach_ide(struct pc *p, unsigned n)
     const struct pc_disk_place *at = &p->place[n];
     char serial[16];
     serial_of(serial, sizeof serial, n);
-    ide_attach_disk(&p->ide.channel[at->channel], at->unit, p->cfg.disk[n], "SOSIA HARDDISK", serial);
+    ide_attach_disk(&p->ide.channel[at->channel].ide, at->unit, p->cfg.disk[n], "SOSIA HARDDISK",
+                    serial);
 }
 
 int pc_disks_init(struct pc *p, struct error *e)
@@ -60,7 +79,7 @@ int pc_disks_init(struct pc *p, struct error *e)
         attach_ide(p, n);
     }
     p->cd_place = (struct pc_disk_place){.channel = cd / 2, .unit = cd % 2};
-    ide_attach_cdrom(&p->ide.channel[cd / 2], cd % 2, p->cfg.cdrom, "SOSIA CD-ROM", "SOSIACD");
+    ide_attach_cdrom(&p->ide.channel[cd / 2].ide, cd % 2, p->cfg.cdrom, "SOSIA CD-ROM", "SOSIACD");
     return 0;
 }
 

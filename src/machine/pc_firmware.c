@@ -1,6 +1,6 @@
 /*
- * pc_firmware.c - what firmware and kernels are told about the machine: CMOS, fw_cfg, memory map, ACPI,
- * SMBIOS; and the state in which firmware would have left the board, for kernels that are loaded without it.
+ * pc_firmware.c - what firmware and kernels are told about the machine: CMOS, fw_cfg, memory map,
+ * ACPI, SMBIOS.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -8,14 +8,6 @@
 #include "base/endian.h"
 #include "machine/linux_boot.h"
 #include "machine/pc_board.h"
-
-#define PM_BASE ACPI_PM_BASE
-
-/* Where the tables of a directly booted kernel lie; firmware puts them elsewhere itself. */
-#define TABLES_BASE (PC_ROM_WINDOW + 0x1000u)
-#define TABLES_END  0x100000u
-#define RSDP_BASE   PC_ROM_WINDOW
-#define SMBIOS_ANCHOR (PC_ROM_WINDOW + 0x800u)
 
 /* CMOS bytes that SeaBIOS reads (its src/hw/rtc.h names them). */
 enum {
@@ -63,12 +55,10 @@ void pc_cmos_fill(struct pc *p)
     mc146818_set_cmos(&p->rtc, CMOS_EQUIPMENT, 0x07);
     /* bit 0 of BOOT2: do not look for the floppy signature 55AA */
     mc146818_set_cmos(&p->rtc, CMOS_BOOT2, (uint8_t)(boot_nibble(p, 2) << 4 | 1));
-    mc146818_set_cmos(&p->rtc, CMOS_BOOT1,
-                      (uint8_t)(boot_nibble(p, 1) << 4 | boot_nibble(p, 0)));
+    mc146818_set_cmos(&p->rtc, CMOS_BOOT1, (uint8_t)(boot_nibble(p, 1) << 4 | boot_nibble(p, 0)));
 }
 
-/* The memory map: RAM only (firmware adds what it reserves), or as a kernel without firmware needs it. */
-static unsigned memory_map(const struct pc *p, bool firmware, struct e820_entry *m)
+unsigned pc_memory_map(const struct pc *p, bool firmware, struct e820_entry *m)
 {
     unsigned n = 0;
     if (firmware) {
@@ -89,7 +79,7 @@ static int add_memory_map(struct pc *p, struct error *e)
 {
     struct e820_entry m[8];
     uint8_t bytes[8 * 20];
-    unsigned n = memory_map(p, true, m);
+    unsigned n = pc_memory_map(p, true, m);
     for (unsigned k = 0; k < n; k++) {
         store_le64(bytes + 20 * k, m[k].addr);
         store_le64(bytes + 20 * k + 8, m[k].size);
@@ -132,6 +122,34 @@ static int add_items(struct pc *p, struct error *e)
     return rc;
 }
 
+/* Without a catalog a VM has no identity of its own: the same name gives the same UUID (RFC 9562,
+ * version 8). */
+static void uuid_of(const char *name, uint8_t uuid[16])
+{
+    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
+    for (unsigned half = 0; half < 2; half++) {
+        for (const char *c = name; c && *c; c++)
+            h = (h ^ (uint8_t)*c) * 0x100000001b3u;
+        h = (h ^ half) * 0x100000001b3u;
+        store_be64(uuid + 8 * half, h);
+    }
+    uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x80);
+    uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
+}
+
+static int build_smbios(struct pc *p, struct error *e)
+{
+    struct smbios_config cfg = {
+        .name = p->spec->name,
+        .version = "1",
+        .ncpus = p->spec->cpus,
+        .ram_low = p->low_top,
+        .ram_high = p->high_top - 4 * GIB,
+    };
+    uuid_of(p->spec->name, cfg.uuid);
+    return smbios_build(&cfg, &p->smbios, e);
+}
+
 int pc_firmware_init(struct pc *p, struct error *e)
 {
     const struct acpi_config acpi = {
@@ -144,9 +162,11 @@ int pc_firmware_init(struct pc *p, struct error *e)
     };
     int rc = acpi_build(&acpi, &p->acpi, e);
     if (!rc)
-        rc = smbios_build(&p->smbios, p->spec->name, p->spec->cpus, p->ram->ram_size, e);
-    if (rc || p->direct)
+        rc = build_smbios(p, e);
+    if (rc)
         return rc;
+    if (p->direct)
+        return pc_boot_prepare(p, e);
     rc = add_items(p, e);
     if (!rc)
         rc = add_memory_map(p, e);

@@ -2,8 +2,8 @@
  * pc_irq.c - the board's interrupt wiring.
  *
  * An ISA interrupt line is driven by an ISA device, by PCI interrupts that the PIIX3 routes to it,
- * and for IRQ0 and IRQ8 by the HPET in its legacy mode. It reaches the i8259 pair and the I/O APIC pin
- * of the same number, but for IRQ0, which is on pin 2 (the MADT says so).
+ * and for IRQ0 and IRQ8 by the HPET in its legacy mode. It reaches the i8259 pair and the I/O APIC
+ * pin of the same number, but for IRQ0, which is on pin 2 (the MADT says so).
  */
 #include "machine/pc_board.h"
 

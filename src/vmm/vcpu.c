@@ -1,8 +1,8 @@
 /*
  * vcpu.c - the vCPU thread: run the engine, sleep while halted, park while the VM is stopped.
  *
- * Sleeping is a futex wait on `pending` itself: whoever posts an event changes the word, so a wake-up
- * cannot be lost between the check and the wait.
+ * Sleeping is a futex wait on `pending` itself: whoever posts an event changes the word, so a
+ * wake-up cannot be lost between the check and the wait.
  */
 #define _GNU_SOURCE
 #include "vmm/vcpu.h"
@@ -86,8 +86,8 @@ int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsign
               struct error *e)
 {
     *v = (struct vcpu){.vm = vm, .engine = engine};
-    struct x86_cpu *c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct x86_cpu *c =
+        mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (c == MAP_FAILED)
         return error_set(e, ERR_NOMEM, "out of memory for vCPU %u", index);
     v->cpu = c;

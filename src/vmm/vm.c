@@ -62,6 +62,10 @@ static void release(struct vm *vm, bool quit)
 /* All vCPUs are parked. */
 static int reset(struct vm *vm, struct error *e)
 {
+    for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)
+        blk_drain(vm->disk[n]);
+    blk_drain(vm->cdrom);
+    blk_drain(vm->floppy);
     pthread_mutex_lock(&vm->lock);
     pc_reset(vm->pc);
     pthread_mutex_unlock(&vm->lock);
@@ -262,7 +266,9 @@ void vm_destroy(struct vm *vm)
 {
     for (unsigned n = 0; n < vm->nvcpu; n++)
         vcpu_fini(&vm->vcpu[n]);
-    /* From here on no vCPU thread exists; requests in flight on disks still complete under the lock. */
+    vm->nvcpu = 0; /* what the board posts from now on has no receiver */
+    /* From here on no vCPU thread exists; requests in flight on disks still complete under the
+     * lock. */
     for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)
         blk_close(vm->disk[n]);
     blk_close(vm->cdrom);

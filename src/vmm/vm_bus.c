@@ -132,6 +132,13 @@ static void host_sipi(void *ctx, unsigned cpu, uint8_t vector)
     vcpu_post(&vm->vcpu[cpu], X86_PEND_SIPI);
 }
 
+/* Asked when the vCPU itself programs its deadline timer, so its thread is the caller. */
+static uint64_t host_tsc_offset(void *ctx, unsigned cpu)
+{
+    struct vm *vm = ctx;
+    return cpu < vm->nvcpu ? vm->vcpu[cpu].cpu->s.tsc_offset : 0;
+}
+
 static void host_map_changed(void *ctx)
 {
     vm_post_all(ctx, X86_PEND_TLB);
@@ -160,6 +167,7 @@ struct pc_host vm_pc_host(struct vm *vm)
     return (struct pc_host){
         .post = host_post,
         .sipi = host_sipi,
+        .tsc_offset = host_tsc_offset,
         .map_changed = host_map_changed,
         .a20 = host_a20,
         .reset = host_reset,

@@ -58,7 +58,7 @@ static inline bool fake_complete(struct fake_blk *f)
 
 static inline void fake_init(struct fake_blk *f)
 {
-    static const struct blk_driver driver = {"fake", fake_submit, NULL};
+    static const struct blk_driver driver = {.name = "fake", .submit = fake_submit};
     memset(f, 0, sizeof *f);
     f->blk = (struct blk){.drv = &driver, .size = FAKE_SIZE};
     for (unsigned i = 0; i < FAKE_SIZE; i++)

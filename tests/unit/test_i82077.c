@@ -49,7 +49,7 @@ static void complete(void)
         complete_one();
 }
 
-static const struct blk_driver driver = {"array", submit, NULL};
+static const struct blk_driver driver = {.name = "array", .submit = submit};
 static struct blk disk;
 
 static void out(uint64_t port, uint8_t val)

@@ -47,7 +47,8 @@ static void fake_close(struct blk *b)
 {
 }
 
-static const struct blk_driver fake_driver = {"fake", fake_submit, fake_close};
+static const struct blk_driver fake_driver = {
+    .name = "fake", .submit = fake_submit, .close = fake_close};
 static struct blk fake = {&fake_driver, DISK, false};
 
 /* Carries out and completes the request that waits at position i. */

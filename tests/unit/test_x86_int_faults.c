@@ -18,7 +18,7 @@
 #define RUN(name) rig_run(rig, name, (unsigned)(name##_end - name))
 
 #define HOLE          0xa00000u /* an absent 2 MiB page in 64-bit mode */
-#define NOT_CANONICAL 0x8000000000123000ull
+#define NOT_CANONICAL 0x8000000000000000ull
 #define MMIO          0x2000000u /* beyond RAM */
 
 static struct rig *rig;

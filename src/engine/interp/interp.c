@@ -1,9 +1,10 @@
 /*
  * interp.c - the interpreter: executes blocks of decoded instructions, one function call each.
  *
- * The loop looks at three words before each block: `pending` (what other threads want), `slow` (conditions
- * that need a look at every instruction) and `activity`. While all are zero it runs whole blocks. An
- * exception arrives by longjmp from x86_raise() and is delivered at the landing place.
+ * The loop looks at three words before each block: `pending` (what other threads want), `slow`
+ * (conditions that need a look at every instruction) and `activity`. While all are zero it runs
+ * whole blocks. An exception arrives by longjmp from x86_raise() and is delivered at the landing
+ * place.
  */
 #include "engine/engine.h"
 #include "isa/x86/access.h"
@@ -117,8 +118,7 @@ static bool take(struct x86_cpu *c, uint32_t bit)
 static void deliver_pending(struct x86_cpu *c)
 {
     bool shadow = c->s.sti_shadow || c->s.movss_shadow;
-    if (!shadow && !c->s.nmi_blocked && c->s.activity != X86_WAIT_SIPI &&
-        take(c, X86_PEND_NMI)) {
+    if (!shadow && !c->s.nmi_blocked && c->s.activity != X86_WAIT_SIPI && take(c, X86_PEND_NMI)) {
         c->s.activity = X86_RUNNING;
         x86_deliver_nmi(c);
         return;

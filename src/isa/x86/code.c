@@ -15,7 +15,18 @@
 #define BUCKETS     (1u << BUCKET_BITS)
 #define INSN_MAX    15 /* bytes (SDM vol. 2, 2.3.11) */
 
+/* The blocks met last, direct-mapped: found without a walk through blocks that are something else.
+ */
+#define RECENT_BITS 13
+#define RECENTS     (1u << RECENT_BITS)
+
+struct recent {
+    uint64_t key;
+    struct x86_block *block; /* NULL: empty */
+};
+
 struct x86_code {
+    struct recent recent[RECENTS];
     struct x86_block *bucket[BUCKETS];
     uint8_t *arena;
     uint64_t size, used;
@@ -50,6 +61,7 @@ void x86_code_destroy(struct x86_cpu *c)
 
 void x86_code_flush(struct x86_cpu *c)
 {
+    memset(c->code->recent, 0, sizeof c->code->recent);
     memset(c->code->bucket, 0, sizeof c->code->bucket);
     c->code->used = 0;
     x86_native_flush(c);
@@ -117,7 +129,8 @@ static struct x86_block *scratch_block(struct x86_cpu *c)
     return (struct x86_block *)(void *)c->code->scratch;
 }
 
-/* Decodes the one instruction at RIP from bytes read through the slow path: code in device memory. */
+/* Decodes the one instruction at RIP from bytes read through the slow path: code in device memory.
+ */
 static const struct x86_block *decode_uncached(struct x86_cpu *c, gva_t lin)
 {
     uint8_t buf[INSN_MAX];
@@ -173,8 +186,8 @@ static void decode_run(struct x86_cpu *c, struct x86_block *b, uint64_t roff)
 {
     unsigned room = (unsigned)(PAGE_SIZE - roff % PAGE_SIZE), off = 0;
     unsigned span = room < X86_BLOCK_MAX * INSN_MAX ? room : X86_BLOCK_MAX * INSN_MAX;
-    /* Decode from a snapshot taken after marking, then keep the marks of what was used. Marking a bit
-     * too much only costs a spurious invalidation, so mark in steps of what is needed. */
+    /* Decode from a snapshot taken after marking, then keep the marks of what was used. Marking a
+     * bit too much only costs a spurious invalidation, so mark in steps of what is needed. */
     const uint8_t *bytes = c->ram->host + roff;
     b->gen = mark(c, roff, span < 64 ? span : 64);
     unsigned marked = span < 64 ? span : 64;
@@ -200,7 +213,7 @@ static void decode_run(struct x86_cpu *c, struct x86_block *b, uint64_t roff)
     b->len = (uint16_t)off;
 }
 
-static const struct x86_block *decode_block(struct x86_cpu *c, gva_t lin, uint64_t roff)
+static struct x86_block *decode_block(struct x86_cpu *c, gva_t lin, uint64_t roff)
 {
     struct x86_code *k = c->code;
     uint64_t need = sizeof(struct x86_block) + X86_BLOCK_MAX * sizeof(struct x86_insn);
@@ -233,9 +246,8 @@ static bool still_valid(struct x86_cpu *c, const struct x86_block *b, uint64_t r
            b->gen2 == ram_code_gen(c->ram, roff2);
 }
 
-static const struct x86_block *lookup(struct x86_cpu *c, gva_t lin, uint64_t roff)
+static struct x86_block *search(struct x86_cpu *c, gva_t lin, uint64_t roff, uint64_t key)
 {
-    uint64_t key = block_key(c, roff);
     struct x86_block **at = bucket_of(c->code, key);
     for (struct x86_block *b = *at; b; at = &b->next, b = *at) {
         if (b->key != key)
@@ -246,6 +258,17 @@ static const struct x86_block *lookup(struct x86_cpu *c, gva_t lin, uint64_t rof
         break;
     }
     return decode_block(c, lin, roff);
+}
+
+static const struct x86_block *lookup(struct x86_cpu *c, gva_t lin, uint64_t roff)
+{
+    uint64_t key = block_key(c, roff);
+    struct recent *r = &c->code->recent[(key ^ key >> RECENT_BITS) & (RECENTS - 1)];
+    if (UNLIKELY(r->key != key || !r->block || !still_valid(c, r->block, roff, lin))) {
+        struct x86_block *b = search(c, lin, roff, key); /* may empty the whole cache */
+        *r = (struct recent){key, b};
+    }
+    return r->block;
 }
 
 /* The block reaches beyond CS's limit: execute its first instruction alone, if that fits. */

@@ -5,8 +5,9 @@
  * Owner: the vCPU's thread, except for the fields marked (any thread).
  *
  * Faults. A semantic function that meets a fault calls x86_raise(), which does not return: it
- * jumps to the engine's run loop. Therefore a semantic function changes architectural state only after its last
- * possible fault, or in an order in which re-execution is harmless (REP string instructions commit each iteration).
+ * jumps to the engine's run loop. Therefore a semantic function changes architectural state only
+ * after its last possible fault, or in an order in which re-execution is harmless (REP string
+ * instructions commit each iteration).
  */
 #ifndef SOSIA_ISA_X86_CPU_H
 #define SOSIA_ISA_X86_CPU_H
@@ -17,15 +18,15 @@
 #include "isa/x86/state.h"
 #include "mem/space.h"
 
-/* The machine as seen by one vCPU. All callbacks may be called only from the vCPU's thread; each takes
- * the device lock itself. */
+/* The machine as seen by one vCPU. All callbacks may be called only from the vCPU's thread; each
+ * takes the device lock itself. */
 struct x86_bus {
     uint64_t (*io_read)(void *ctx, uint16_t port, unsigned size);
     void (*io_write)(void *ctx, uint16_t port, uint64_t val, unsigned size);
     uint64_t (*mem_read)(void *ctx, gpa_t addr, unsigned size);
     void (*mem_write)(void *ctx, gpa_t addr, uint64_t val, unsigned size);
-    int (*intr_ack)(void *ctx);    /* vector of the interrupt to deliver, or -1: none any more */
-    uint64_t (*tsc)(void *ctx);    /* machine TSC, before tsc_offset */
+    int (*intr_ack)(void *ctx);     /* vector of the interrupt to deliver, or -1: none any more */
+    uint64_t (*tsc)(void *ctx);     /* machine TSC, before tsc_offset */
     uint64_t (*get_tpr)(void *ctx); /* CR8 */
     void (*set_tpr)(void *ctx, uint64_t cr8);
     /* APIC_BASE and TSC_DEADLINE MSRs. False: the value is refused (#GP). */
@@ -37,7 +38,8 @@ struct x86_bus {
 
 /* ---- software TLB ---- */
 
-/* Translations are kept apart by how the access is checked, so that a hit needs no further check. */
+/* Translations are kept apart by how the access is checked, so that a hit needs no further check.
+ */
 enum x86_mmu {
     X86_MMU_KERNEL,    /* CPL < 3 with EFLAGS.AC = 0, and all implicit supervisor accesses */
     X86_MMU_KERNEL_AC, /* CPL < 3 with EFLAGS.AC = 1: SMAP suspended */
@@ -48,13 +50,17 @@ enum x86_mmu {
 
 #define X86_TLB_BITS 10
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
-/* A tag no access can have: not canonical. */
-#define X86_TLB_NONE 0x8000000000000000ull
+/* The tag of an unused slot. An access that looks there asks for a page whose number ends in
+ * `slot`, or, if it crosses pages, in the next number: never for this one, whatever the address and
+ * PCID. (One tag for all slots would be asked for in some, since an access is looked up before its
+ * address is known to be canonical.) Valid tags are canonical, this one is not. */
+#define X86_TLB_NONE(slot)   (0x8000000000000000ull | (uint64_t)((slot) ^ (X86_TLB_SIZE / 2)) << 12)
+#define X86_TLB_IS_NONE(tag) ((tag) >> 48 == 0x8000)
 
 /* tag = linear page address | PCID; host address of a byte = addend + linear address. */
 struct x86_tlbe {
     uint64_t rtag;
-    _Atomic uint64_t wtag; /* other vCPUs may set it to X86_TLB_NONE at any time (x86_tlb_unwrite) */
+    _Atomic uint64_t wtag; /* other vCPUs may make it X86_TLB_NONE at any time (x86_tlb_unwrite) */
     uint64_t xtag;
     uintptr_t addend;
 };
@@ -81,7 +87,7 @@ struct x86_segc {
 #define X86_SEG_NONE 6 /* base 0, everything allowed: for linear addresses */
 
 /* `pending` bits (any thread may set; the vCPU's thread clears) */
-#define X86_PEND_INTR 1u  /* the interrupt controller has something: ask intr_ack */
+#define X86_PEND_INTR 1u /* the interrupt controller has something: ask intr_ack */
 #define X86_PEND_NMI  2u
 #define X86_PEND_INIT 4u
 #define X86_PEND_SIPI 8u  /* vector in sipi_vector */
@@ -99,35 +105,35 @@ struct x86_block;
 struct x86_cpu {
     struct x86_state s;
 
-    /* Arithmetic flags while an engine is inside run(): LAHF's byte in bits 8..15 (SF ZF - AF - PF 1 CF), OF in bit 0.
-     * The bits of s.rflags are stale meanwhile; x86_rflags() composes. */
+    /* Arithmetic flags while an engine is inside run(): LAHF's byte in bits 8..15 (SF ZF - AF - PF
+     * 1 CF), OF in bit 0. The bits of s.rflags are stale meanwhile; x86_rflags() composes. */
     uint16_t fl;
 
     /* Derived: x86_update_mode() */
     uint8_t cpl;
-    uint8_t code_size; /* 16, 32, 64: default operand/address size of CS */
-    bool long_active;  /* EFER.LMA */
+    uint8_t code_size;   /* 16, 32, 64: default operand/address size of CS */
+    bool long_active;    /* EFER.LMA */
     bool protected_mode; /* CR0.PE and not VM86 */
-    uint8_t mmu;       /* enum x86_mmu of ordinary data accesses */
-    uint64_t pcid;     /* current PCID, or 0 */
-    uint64_t lin_mask; /* linear addresses are cut to 32 bits outside long mode's 64-bit code */
+    uint8_t mmu;         /* enum x86_mmu of ordinary data accesses */
+    uint64_t pcid;       /* current PCID, or 0 */
+    uint64_t lin_mask;   /* linear addresses are cut to 32 bits outside long mode's 64-bit code */
     uint64_t ip_mask, sp_mask;
     _Atomic uint64_t a20_mask; /* applied to every physical address; set by the board */
-    uint64_t cs_limit; /* last valid RIP; ~0 in 64-bit code */
+    uint64_t cs_limit;         /* last valid RIP; ~0 in 64-bit code */
     struct x86_segc segc[X86_NSEG + 1];
 
-    const struct x86_insn *cur; /* instruction being executed, while inside a block */
+    const struct x86_insn *cur;       /* instruction being executed, while inside a block */
     const struct x86_insn *block_end; /* stop before this one; lowered to leave a block early */
-    uint64_t icount; /* instructions retired */
+    uint64_t icount;                  /* instructions retired */
 
     _Atomic uint32_t pending;
     _Atomic uint8_t sipi_vector;
     uint32_t slow;
-    uint64_t db_hit;   /* DR6 bits to report as a trap when the instruction is finished */
-    bool watch_data;   /* DR7 enables a data breakpoint: pages it touches are never cached */
+    uint64_t db_hit; /* DR6 bits to report as a trap when the instruction is finished */
+    bool watch_data; /* DR7 enables a data breakpoint: pages it touches are never cached */
 
     sigjmp_buf *env; /* the engine's landing place for x86_raise() */
-    struct { /* the exception being raised */
+    struct {         /* the exception being raised */
         uint8_t vector;
         bool has_error;
         uint32_t error;
@@ -145,7 +151,7 @@ struct x86_cpu {
     const struct x86_model *model; /* cpuid.h */
 
     struct x86_tlb tlb;
-    struct x86_code *code; /* decoded blocks: code.h */
+    struct x86_code *code;     /* decoded blocks: code.h */
     struct x86_native *native; /* SIMD and x87 on the host's units: native.h */
 };
 
@@ -162,7 +168,8 @@ _Noreturn void x86_raise_db(struct x86_cpu *c, uint64_t dr6, bool trap);
 void x86_reset(struct x86_cpu *c, bool init);
 void x86_sipi(struct x86_cpu *c, uint8_t vector);
 
-/* Recomputes everything derived; call after changing CR0, CR4, EFER, CS, SS, or RFLAGS.VM/AC/TF. Cheap. */
+/* Recomputes everything derived; call after changing CR0, CR4, EFER, CS, SS, or RFLAGS.VM/AC/TF.
+ * Cheap. */
 void x86_update_mode(struct x86_cpu *c);
 /* Recomputes segc[seg] after loading that register (x86_update_mode does all). */
 void x86_update_seg(struct x86_cpu *c, unsigned seg);
@@ -180,7 +187,8 @@ static inline uint64_t x86_rflags(const struct x86_cpu *c)
 {
     return (c->s.rflags & ~(uint64_t)X86_FL_ARITH) | x86_arith_flags(c) | X86_FL_R1;
 }
-/* Replaces the whole of RFLAGS (the caller has merged what may not change) and what derives from it. */
+/* Replaces the whole of RFLAGS (the caller has merged what may not change) and what derives from
+ * it. */
 void x86_set_rflags(struct x86_cpu *c, uint64_t f);
 
 /* ---- mmu.c ---- */

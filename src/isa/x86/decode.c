@@ -1,5 +1,6 @@
 /*
- * decode.c - from instruction bytes to struct x86_insn: Zydis decodes, a binder chooses the function.
+ * decode.c - from instruction bytes to struct x86_insn: Zydis decodes, a binder chooses the
+ * function.
  */
 #include <pthread.h>
 
@@ -18,9 +19,9 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void init(void)
 {
     static const struct x86_bind_row *const tables[] = {
-        x86_rows_alu,   x86_rows_mov,  x86_rows_shift, x86_rows_bit, x86_rows_muldiv,
-        x86_rows_string, x86_rows_flow, x86_rows_misc,  x86_rows_sys, x86_rows_far,
-        x86_rows_fpu,
+        x86_rows_alu,    x86_rows_mov,    x86_rows_shift, x86_rows_bit,
+        x86_rows_muldiv, x86_rows_string, x86_rows_flow,  x86_rows_misc,
+        x86_rows_sys,    x86_rows_far,    x86_rows_fpu,
     };
     for (unsigned n = 0; n < ARRAY_LEN(tables); n++)
         for (const struct x86_bind_row *r = tables[n]; r->bind; r++)

@@ -2,8 +2,9 @@
  * insn.h - a decoded instruction, ready to execute, and how a Zydis decoding becomes one.
  *
  * Decoding has two steps. decode.c runs Zydis and fills in what all instructions share (address
- * operand, lengths, prefixes). Then the mnemonic's *binder* chooses the semantic function by operand
- * kinds and sizes and fills in the operands. Binders are listed in tables, one for each op_*.c file.
+ * operand, lengths, prefixes). Then the mnemonic's *binder* chooses the semantic function by
+ * operand kinds and sizes and fills in the operands. Binders are listed in tables, one for each
+ * op_*.c file.
  */
 #ifndef SOSIA_ISA_X86_INSN_H
 #define SOSIA_ISA_X86_INSN_H
@@ -15,14 +16,16 @@
 struct x86_cpu;
 struct x86_insn;
 
-/* Executes the instruction: all its effects but advancing RIP, which the engine has done for the whole block. */
+/* Executes the instruction: all its effects but advancing RIP, which the engine has done for the
+ * whole block. */
 typedef void (*x86_op_fn)(struct x86_cpu *c, const struct x86_insn *i);
 
 struct x86_insn {
     x86_op_fn fn;
     uint64_t amask; /* address-size mask of the memory operand (and of string operations) */
     int64_t disp;   /* for RIP-relative operands relative to the block's RIP */
-    uint64_t imm;   /* immediate, sign-extended to 64 bits; branches: target relative to the block's RIP */
+    uint64_t
+        imm; /* immediate, sign-extended to 64 bits; branches: target relative to the block's RIP */
     uint8_t base, index, scale; /* memory operand: register numbers (X86_REG_ZERO: none), shift */
     uint8_t seg;                /* enum x86_segreg */
     uint8_t dst, src, src2; /* registers: number, or byte offset into gpr[] for 8-bit operands */
@@ -61,7 +64,8 @@ struct x86_bind_row {
     x86_bind_fn bind;
     unsigned arg;
 };
-/* Tables end with bind == NULL. A mnemonic in no table goes to x86_bind_native (SIMD, x87) or is #UD. */
+/* Tables end with bind == NULL. A mnemonic in no table goes to x86_bind_native (SIMD, x87) or is
+ * #UD. */
 extern const struct x86_bind_row x86_rows_alu[], x86_rows_mov[], x86_rows_shift[], x86_rows_bit[],
     x86_rows_muldiv[], x86_rows_string[], x86_rows_flow[], x86_rows_misc[], x86_rows_sys[],
     x86_rows_far[], x86_rows_fpu[];

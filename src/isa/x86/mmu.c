@@ -3,8 +3,8 @@
  *
  * A walk yields the leaf's address and the rights of the whole path; x86_tlb_fill() turns them into
  * tags that say what the present mode may do with the page, so that a hit needs no further check.
- * Everything that changes how rights become tags (CR0.WP, CR4.SMEP/SMAP, EFER.NXE, the paging mode) flushes
- * the whole TLB; CPL and EFLAGS.AC select among the arrays instead.
+ * Everything that changes how rights become tags (CR0.WP, CR4.SMEP/SMAP, EFER.NXE, the paging mode)
+ * flushes the whole TLB; CPL and EFLAGS.AC select among the arrays instead.
  */
 #include "isa/x86/mmu.h"
 
@@ -64,7 +64,8 @@ static void slot_read(struct x86_cpu *c, struct slot *s, gpa_t addr, unsigned si
         s->val = __atomic_load_n((uint64_t *)s->host, __ATOMIC_RELAXED);
 }
 
-/* Sets bits in an entry; false if it changed meanwhile (the walk starts again). SDM 8.1.2.1: atomic. */
+/* Sets bits in an entry; false if it changed meanwhile (the walk starts again). SDM 8.1.2.1:
+ * atomic. */
 static bool slot_set(struct slot *s, uint64_t bits)
 {
     if ((s->val & bits) == bits || !s->host)
@@ -112,7 +113,8 @@ static enum walk_result walk32(struct x86_cpu *c, gva_t lin, struct walk *w, str
     return WALK_OK;
 }
 
-/* The levels of PAE and 4-level paging below `table`, starting at `level` (4 PML4, 3 PDPT, 2 PD, 1 PT). */
+/* The levels of PAE and 4-level paging below `table`, starting at `level` (4 PML4, 3 PDPT, 2 PD, 1
+ * PT). */
 static enum walk_result walk64(struct x86_cpu *c, gva_t lin, gpa_t table, int level, struct walk *w,
                                struct slot *s, int *n)
 {
@@ -254,17 +256,22 @@ static bool watched_page(const struct x86_cpu *c, gva_t lin)
     return false;
 }
 
+static unsigned slot_of(const struct x86_cpu *c, const struct x86_tlbe *e)
+{
+    return (unsigned)(e - c->tlb.e[0]) & (X86_TLB_SIZE - 1);
+}
+
 static void insert(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct walk *w,
                    const struct x86_xlat *x)
 {
     struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
-    unsigned slot = (unsigned)(e - c->tlb.e[mmu]);
+    unsigned slot = slot_of(c, e);
     uint64_t page = lin & X86_PAGE_MASK, tag = page | c->pcid;
     bool wok = x->writable && w->dirty && may_write(c, w, mmu);
-    atomic_store_explicit(&e->wtag, X86_TLB_NONE, memory_order_relaxed);
+    atomic_store_explicit(&e->wtag, X86_TLB_NONE(slot), memory_order_relaxed);
     __atomic_store_n(&e->addend, (uintptr_t)(c->ram->host + x->roff) - page, __ATOMIC_RELAXED);
-    e->rtag = may_read(c, w, mmu) ? tag : X86_TLB_NONE;
-    e->xtag = may_fetch(c, w, mmu) ? tag : X86_TLB_NONE;
+    e->rtag = may_read(c, w, mmu) ? tag : X86_TLB_NONE(slot);
+    e->xtag = may_fetch(c, w, mmu) ? tag : X86_TLB_NONE(slot);
     c->tlb.flags[mmu][slot] = (uint8_t)((w->global ? X86_TLBF_GLOBAL : 0) |
                                         (w->large ? X86_TLBF_LARGE : 0) | (wok ? X86_TLBF_WOK : 0));
     c->tlb.has_large |= w->large;
@@ -279,7 +286,7 @@ void x86_tlb_rewrite(struct x86_cpu *c, struct x86_tlbe *e, uint64_t tag, uint64
     atomic_store_explicit(&e->wtag, tag, memory_order_seq_cst);
     /* A vCPU that marks the page now either sees this tag and withdraws it, or we see the mark. */
     if (ram_has_code(c->ram, roff))
-        atomic_store_explicit(&e->wtag, X86_TLB_NONE, memory_order_seq_cst);
+        atomic_store_explicit(&e->wtag, X86_TLB_NONE(slot_of(c, e)), memory_order_seq_cst);
 }
 
 void x86_tlb_fill(struct x86_cpu *c, gva_t lin, enum x86_access acc, enum x86_mmu mmu,
@@ -350,8 +357,8 @@ void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3)
 static void drop(struct x86_cpu *c, unsigned mmu, unsigned n)
 {
     struct x86_tlbe *e = &c->tlb.e[mmu][n];
-    e->rtag = e->xtag = X86_TLB_NONE;
-    atomic_store_explicit(&e->wtag, X86_TLB_NONE, memory_order_relaxed);
+    e->rtag = e->xtag = X86_TLB_NONE(n);
+    atomic_store_explicit(&e->wtag, X86_TLB_NONE(n), memory_order_relaxed);
     c->tlb.flags[mmu][n] = 0;
 }
 
@@ -361,7 +368,7 @@ void x86_tlb_flush_all(struct x86_cpu *c)
         for (unsigned n = 0; n < X86_TLB_SIZE; n++)
             drop(c, m, n);
     for (unsigned n = 0; n < X86_TLB_SIZE; n++)
-        if (c->tlb.e[X86_MMU_ALIGN][n].rtag != X86_TLB_NONE)
+        if (c->tlb.e[X86_MMU_ALIGN][n].rtag != X86_TLB_NONE(n))
             drop(c, X86_MMU_ALIGN, n); /* only the first time */
     c->tlb.has_large = false;
 }
@@ -377,8 +384,8 @@ void x86_tlb_flush_nonglobal(struct x86_cpu *c)
 /* The PCID an entry was made for is in each of its valid tags. */
 static bool entry_has_pcid(const struct x86_tlbe *e, uint64_t pcid)
 {
-    uint64_t t = e->rtag != X86_TLB_NONE ? e->rtag : e->xtag;
-    return t != X86_TLB_NONE && (t & ~X86_PAGE_MASK) == pcid;
+    uint64_t t = !X86_TLB_IS_NONE(e->rtag) ? e->rtag : e->xtag;
+    return !X86_TLB_IS_NONE(t) && (t & ~X86_PAGE_MASK) == pcid;
 }
 
 void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid)
@@ -389,14 +396,14 @@ void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid)
                 drop(c, m, n);
 }
 
-/* Large pages are cached in 4 KiB pieces: INVLPG must drop all of them (SDM 4.10.4.1). The size is not
- * remembered, so everything within the largest page size around the address goes. */
+/* Large pages are cached in 4 KiB pieces: INVLPG must drop all of them (SDM 4.10.4.1). The size is
+ * not remembered, so everything within the largest page size around the address goes. */
 static void flush_large(struct x86_cpu *c, gva_t addr)
 {
     for (unsigned m = 0; m <= X86_MMU_USER; m++)
         for (unsigned n = 0; n < X86_TLB_SIZE; n++) {
             const struct x86_tlbe *e = &c->tlb.e[m][n];
-            uint64_t t = e->rtag != X86_TLB_NONE ? e->rtag : e->xtag;
+            uint64_t t = !X86_TLB_IS_NONE(e->rtag) ? e->rtag : e->xtag;
             if ((c->tlb.flags[m][n] & X86_TLBF_LARGE) && ((t ^ addr) >> 30) == 0)
                 drop(c, m, n);
         }
@@ -430,11 +437,11 @@ void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff)
         for (unsigned n = 0; n < X86_TLB_SIZE; n++) {
             struct x86_tlbe *e = &c->tlb.e[m][n];
             uint64_t tag = atomic_load_explicit(&e->wtag, memory_order_seq_cst);
-            if (tag == X86_TLB_NONE)
+            if (X86_TLB_IS_NONE(tag))
                 continue;
             uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
             /* A half-made entry is checked again by its maker (x86_tlb_rewrite). */
             if (add + (tag & X86_PAGE_MASK) == host)
-                atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE);
+                atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(n));
         }
 }

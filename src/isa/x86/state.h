@@ -47,27 +47,26 @@ struct x86_dtr {
 };
 
 /* RFLAGS */
-#define X86_FL_CF   0x1u
-#define X86_FL_R1   0x2u
-#define X86_FL_PF   0x4u
-#define X86_FL_AF   0x10u
-#define X86_FL_ZF   0x40u
-#define X86_FL_SF   0x80u
-#define X86_FL_TF   0x100u
-#define X86_FL_IF   0x200u
-#define X86_FL_DF   0x400u
-#define X86_FL_OF   0x800u
-#define X86_FL_IOPL 0x3000u
-#define X86_FL_NT   0x4000u
-#define X86_FL_RF   0x10000u
-#define X86_FL_VM   0x20000u
-#define X86_FL_AC   0x40000u
-#define X86_FL_VIF  0x80000u
-#define X86_FL_VIP  0x100000u
-#define X86_FL_ID   0x200000u
-#define X86_FL_ARITH                                                                               \
-    (X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_ZF | X86_FL_SF | X86_FL_OF)
-#define X86_FL_ALL 0x3f7fd7u /* every defined flag */
+#define X86_FL_CF    0x1u
+#define X86_FL_R1    0x2u
+#define X86_FL_PF    0x4u
+#define X86_FL_AF    0x10u
+#define X86_FL_ZF    0x40u
+#define X86_FL_SF    0x80u
+#define X86_FL_TF    0x100u
+#define X86_FL_IF    0x200u
+#define X86_FL_DF    0x400u
+#define X86_FL_OF    0x800u
+#define X86_FL_IOPL  0x3000u
+#define X86_FL_NT    0x4000u
+#define X86_FL_RF    0x10000u
+#define X86_FL_VM    0x20000u
+#define X86_FL_AC    0x40000u
+#define X86_FL_VIF   0x80000u
+#define X86_FL_VIP   0x100000u
+#define X86_FL_ID    0x200000u
+#define X86_FL_ARITH (X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_ZF | X86_FL_SF | X86_FL_OF)
+#define X86_FL_ALL   0x3f7fd7u /* every defined flag */
 
 /* Control registers */
 #define X86_CR0_PE 0x1u
@@ -107,17 +106,32 @@ struct x86_dtr {
 
 /* Exception vectors (SDM 6.15) */
 enum x86_vector {
-    X86_DE = 0, X86_DB = 1, X86_NMI = 2, X86_BP = 3, X86_OF = 4, X86_BR = 5, X86_UD = 6,
-    X86_NM = 7, X86_DF = 8, X86_TS = 10, X86_NP = 11, X86_SSF = 12, X86_GP = 13, X86_PF = 14,
-    X86_MF = 16, X86_AC = 17, X86_MC = 18, X86_XM = 19,
+    X86_DE = 0,
+    X86_DB = 1,
+    X86_NMI = 2,
+    X86_BP = 3,
+    X86_OF = 4,
+    X86_BR = 5,
+    X86_UD = 6,
+    X86_NM = 7,
+    X86_DF = 8,
+    X86_TS = 10,
+    X86_NP = 11,
+    X86_SSF = 12,
+    X86_GP = 13,
+    X86_PF = 14,
+    X86_MF = 16,
+    X86_AC = 17,
+    X86_MC = 18,
+    X86_XM = 19,
 };
 
 /* Page-fault error code (SDM 4.7) */
-#define X86_PF_P  1u
-#define X86_PF_W  2u
-#define X86_PF_U  4u
-#define X86_PF_R  8u /* reserved bit set */
-#define X86_PF_I  16u
+#define X86_PF_P 1u
+#define X86_PF_W 2u
+#define X86_PF_U 4u
+#define X86_PF_R 8u /* reserved bit set */
+#define X86_PF_I 16u
 
 /* XSAVE state components offered (SDM vol. 1, 13.1): x87, SSE, AVX */
 #define X86_XCR0_X87 1u
@@ -142,9 +156,9 @@ struct x86_xsave {
 /* What a vCPU that is not executing waits for. */
 enum x86_activity {
     X86_RUNNING,
-    X86_HALTED,        /* HLT: an unmasked interrupt, NMI, INIT */
-    X86_WAIT_SIPI,     /* after INIT on an application processor */
-    X86_SHUTDOWN,      /* triple fault */
+    X86_HALTED,    /* HLT: an unmasked interrupt, NMI, INIT */
+    X86_WAIT_SIPI, /* after INIT on an application processor */
+    X86_SHUTDOWN,  /* triple fault */
 };
 
 #define X86_NMTRR 8
