@@ -109,7 +109,7 @@ uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *first)
     return gen;
 }
 
-static bool note_in_page(struct code_page *p, unsigned off, unsigned len)
+static bool note_in_page(struct ram *r, struct code_page *p, unsigned off, unsigned len)
 {
     uint64_t chunks = atomic_load_explicit(&p->chunks, memory_order_relaxed);
     if (LIKELY(!(chunks & chunk_mask(off, len))))
@@ -118,6 +118,7 @@ static bool note_in_page(struct code_page *p, unsigned off, unsigned len)
      * generation, so its code is dead on arrival and its mark is merely superfluous. */
     atomic_store(&p->chunks, 0);
     atomic_fetch_add(&p->gen, 1);
+    atomic_fetch_add(&r->code_epoch, 1);
     return true;
 }
 
@@ -127,7 +128,7 @@ bool ram_note_write(struct ram *r, uint64_t roff, uint64_t len)
     while (len) {
         unsigned off = roff % PAGE_SIZE;
         unsigned n = (unsigned)min_u64(len, PAGE_SIZE - off);
-        hit |= note_in_page(&r->code[roff / PAGE_SIZE], off, n);
+        hit |= note_in_page(r, &r->code[roff / PAGE_SIZE], off, n);
         roff += n;
         len -= n;
     }

@@ -27,11 +27,12 @@ struct code_page {
 
 struct ram {
     int fd;
-    uint8_t *host;          /* `total` bytes, page-aligned */
-    uint64_t ram_size;      /* bytes of RAM, multiple of 4 KiB */
-    uint64_t rom_used;      /* bytes handed out by ram_rom_alloc */
-    uint64_t total;         /* ram_size + ROM area */
-    struct code_page *code; /* one for each page of `total` */
+    uint8_t *host;               /* `total` bytes, page-aligned */
+    uint64_t ram_size;           /* bytes of RAM, multiple of 4 KiB */
+    uint64_t rom_used;           /* bytes handed out by ram_rom_alloc */
+    uint64_t total;              /* ram_size + ROM area */
+    struct code_page *code;      /* one for each page of `total` */
+    _Atomic uint64_t code_epoch; /* grows with every page's generation */
     /* What the board promises never to cover: guest addresses [1 MiB, low_end) are RAM at the same
      * RAM offset, and [4 GiB, 4 GiB + ram_size - low_end) is the rest. 0: no promise. */
     uint64_t low_end;

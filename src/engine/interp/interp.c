@@ -86,7 +86,7 @@ static void step(struct x86_cpu *c)
     }
     if (slow & X86_SLOW_BP)
         check_breakpoints(c);
-    const struct x86_block *b = x86_code_find(c);
+    const struct x86_block *b = x86_code_find(c, NULL);
     uint64_t rf = c->s.rflags & X86_FL_RF;
     c->s.rflags &= ~(uint64_t)X86_FL_RF;
     c->cur = NULL;
@@ -173,17 +173,19 @@ static bool look(struct x86_cpu *c, enum engine_exit *why)
 
 static void loop(struct x86_cpu *c, enum engine_exit *why)
 {
+    struct x86_block *b = NULL;
     for (;;) {
         if (UNLIKELY(atomic_load_explicit(&c->pending, memory_order_relaxed) | c->slow |
                      (uint32_t)c->s.activity)) {
             if (!look(c, why))
                 return;
+            b = NULL; /* an event may have emptied the cache */
             if (c->slow) {
                 step(c);
                 continue; /* an interrupt window (STI; NOP; CLI) may be one instruction wide */
             }
         }
-        const struct x86_block *b = x86_code_find(c);
+        b = b ? x86_code_next(c, b) : x86_code_find(c, NULL);
         run_insns(c, b->insn, b->count, b->len);
     }
 }

@@ -30,6 +30,7 @@ struct x86_code {
     struct x86_block *bucket[BUCKETS];
     uint8_t *arena;
     uint64_t size, used;
+    uint64_t flushes;
     /* A block that is not cached: code in device memory, or cut short at CS's limit. */
     alignas(struct x86_block) uint8_t scratch[sizeof(struct x86_block) + sizeof(struct x86_insn)];
 };
@@ -64,6 +65,7 @@ void x86_code_flush(struct x86_cpu *c)
     memset(c->code->recent, 0, sizeof c->code->recent);
     memset(c->code->bucket, 0, sizeof c->code->bucket);
     c->code->used = 0;
+    c->code->flushes++;
     x86_native_flush(c);
 }
 
@@ -131,11 +133,12 @@ static struct x86_block *scratch_block(struct x86_cpu *c)
 
 /* Decodes the one instruction at RIP from bytes read through the slow path: code in device memory.
  */
-static const struct x86_block *decode_uncached(struct x86_cpu *c, gva_t lin)
+static struct x86_block *decode_uncached(struct x86_cpu *c, gva_t lin)
 {
     uint8_t buf[INSN_MAX];
     unsigned have = 0, len = 0;
     struct x86_block *b = scratch_block(c);
+    memset(b, 0, sizeof *b);
     struct x86_xlat x = {0};
     while (have < INSN_MAX && !len) {
         gva_t a = lin + have;
@@ -260,7 +263,7 @@ static struct x86_block *search(struct x86_cpu *c, gva_t lin, uint64_t roff, uin
     return decode_block(c, lin, roff);
 }
 
-static const struct x86_block *lookup(struct x86_cpu *c, gva_t lin, uint64_t roff)
+static struct x86_block *lookup(struct x86_cpu *c, gva_t lin, uint64_t roff)
 {
     uint64_t key = block_key(c, roff);
     struct recent *r = &c->code->recent[(key ^ key >> RECENT_BITS) & (RECENTS - 1)];
@@ -272,28 +275,39 @@ static const struct x86_block *lookup(struct x86_cpu *c, gva_t lin, uint64_t rof
 }
 
 /* The block reaches beyond CS's limit: execute its first instruction alone, if that fits. */
-static const struct x86_block *cut_at_limit(struct x86_cpu *c, const struct x86_block *b)
+static struct x86_block *cut_at_limit(struct x86_cpu *c, const struct x86_block *b)
 {
     if (c->s.rip + b->insn[0].len - 1 > c->cs_limit)
         x86_gp0(c);
     struct x86_block *s = scratch_block(c);
+    memset(s, 0, sizeof *s);
     s->insn[0] = b->insn[0];
     s->count = 1;
     s->len = b->insn[0].len;
     return s;
 }
 
-const struct x86_block *x86_code_find(struct x86_cpu *c)
+/* Remembers that `b` followed `from`. */
+static void link_blocks(struct x86_cpu *c, struct x86_block *from, struct x86_block *b)
 {
-    uint64_t roff = 0;
+    unsigned n = from->victim;
+    from->victim = !n;
+    from->link[n] = (struct x86_link){x86_link_key(c), x86_code_epoch(c), b};
+}
+
+struct x86_block *x86_code_find(struct x86_cpu *c, struct x86_block *from)
+{
+    uint64_t roff = 0, flushes = c->code->flushes;
     gpa_t gpa = 0;
     if (UNLIKELY(c->s.rip > c->cs_limit))
         x86_gp0(c);
     gva_t lin = fetch_lin(c, c->s.rip);
     if (UNLIKELY(!fetch_roff(c, lin, &roff, &gpa)))
         return decode_uncached(c, lin);
-    const struct x86_block *b = lookup(c, lin, roff);
+    struct x86_block *b = lookup(c, lin, roff);
     if (UNLIKELY(c->cs_limit - c->s.rip < b->len - 1u))
         return cut_at_limit(c, b);
+    if (from && from != scratch_block(c) && flushes == c->code->flushes)
+        link_blocks(c, from, b);
     return b;
 }

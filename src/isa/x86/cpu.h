@@ -72,6 +72,7 @@ struct x86_tlb {
     struct x86_tlbe e[X86_NMMU][X86_TLB_SIZE];
     uint8_t flags[X86_NMMU][X86_TLB_SIZE]; /* X86_TLBF_* */
     bool has_large;
+    uint64_t epoch; /* grows whenever a translation may have changed */
 };
 
 /* Segment as data accesses need it. */

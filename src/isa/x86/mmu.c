@@ -357,6 +357,7 @@ void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3)
 static void drop(struct x86_cpu *c, unsigned mmu, unsigned n)
 {
     struct x86_tlbe *e = &c->tlb.e[mmu][n];
+    c->tlb.epoch++;
     e->rtag = e->xtag = X86_TLB_NONE(n);
     atomic_store_explicit(&e->wtag, X86_TLB_NONE(n), memory_order_relaxed);
     c->tlb.flags[mmu][n] = 0;
