@@ -8,6 +8,7 @@
 #include "isa/x86/cpuid.h"
 
 #include <cpuid.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -137,6 +138,21 @@ static void host_features(uint32_t w[X86_NFEATURE_WORDS], bool *avx)
         w[X86_F8_1_ECX] = c;
         w[X86_F8_1_EDX] = d;
     }
+}
+
+static uint32_t host_words[X86_NFEATURE_WORDS];
+
+static void ask_host(void)
+{
+    bool avx;
+    host_features(host_words, &avx);
+}
+
+bool x86_host_has(unsigned feature)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, ask_host);
+    return host_words[feature / 32] >> (feature % 32) & 1;
 }
 
 static int choose_features(struct x86_model *m, struct error *e)

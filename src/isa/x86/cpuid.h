@@ -43,11 +43,21 @@ struct x86_model {
 #define X86_HAS_INVPCID        X86_FEATURE(X86_F7_EBX, 10)
 #define X86_HAS_SMAP           X86_FEATURE(X86_F7_EBX, 20)
 #define X86_HAS_XGETBV1        X86_FEATURE(X86_FD1_EAX, 2)
+#define X86_HAS_POPCNT         X86_FEATURE(X86_F1_ECX, 23)
+#define X86_HAS_RDRAND         X86_FEATURE(X86_F1_ECX, 30)
+#define X86_HAS_BMI1           X86_FEATURE(X86_F7_EBX, 3)
+#define X86_HAS_RDSEED         X86_FEATURE(X86_F7_EBX, 18)
+#define X86_HAS_ADX            X86_FEATURE(X86_F7_EBX, 19)
+#define X86_HAS_LZCNT          X86_FEATURE(X86_F8_1_ECX, 5)
 
 static inline bool x86_model_has(const struct x86_model *m, unsigned feature)
 {
     return m->feature[feature / 32] >> (feature % 32) & 1;
 }
+
+/* Whether the host's processor has the feature: for instructions that are carried out by the same
+ * one of the host. Any thread; asks the processor once, since CPUID traps in virtual machines. */
+bool x86_host_has(unsigned feature);
 
 /* Fills the model with everything that Sosia offers and this host can execute. tsc_hz is the rate
  * of the machine's TSC; the guest is told it exactly if it is a multiple of 1 MHz below 4.29 GHz,

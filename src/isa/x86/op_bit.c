@@ -1,6 +1,7 @@
 /*
  * op_bit.c - BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, CRC32, ADCX ADOX.
  */
+#include "isa/x86/cpuid.h"
 #include "isa/x86/op.h"
 
 /* ---- BT, BTS, BTR, BTC ----
@@ -174,14 +175,14 @@ static bool host_has_scan(unsigned op)
 {
     switch (op) {
     case OP_TZCNT:
-        return __builtin_cpu_supports("bmi");
+        return x86_host_has(X86_HAS_BMI1);
     case OP_LZCNT:
-        return __builtin_cpu_supports("lzcnt");
+        return x86_host_has(X86_HAS_LZCNT);
     case OP_POPCNT:
-        return __builtin_cpu_supports("popcnt");
+        return x86_host_has(X86_HAS_POPCNT);
     case OP_ADCX:
     case OP_ADOX:
-        return __builtin_cpu_supports("adx");
+        return x86_host_has(X86_HAS_ADX);
     default:
         return true;
     }

@@ -2,6 +2,7 @@
  * op_misc.c - flag instructions, decimal adjustment, NOPs and hints, cache-line and ordering
  * instructions, random numbers, RDPID.
  */
+#include "isa/x86/cpuid.h"
 #include "isa/x86/op.h"
 
 /* ---- LAHF SAHF CLC STC CMC CLD STD SALC ---- */
@@ -141,7 +142,7 @@ static bool bind_random(struct x86_dec *d)
 {
     static const x86_op_fn rand[] = {NULL, rdrand16, rdrand32, rdrand64};
     static const x86_op_fn seed[] = {NULL, rdseed16, rdseed32, rdseed64};
-    if (!(d->arg ? __builtin_cpu_supports("rdseed") : __builtin_cpu_supports("rdrnd")))
+    if (!x86_host_has(d->arg ? X86_HAS_RDSEED : X86_HAS_RDRAND))
         return false;
     x86_bind_regs(d);
     d->i->fn = (d->arg ? seed : rand)[x86_size_index(d->op[0].size)];
