@@ -171,7 +171,8 @@ static bool look(struct x86_cpu *c, enum engine_exit *why)
     return true;
 }
 
-static void loop(struct x86_cpu *c, enum engine_exit *why)
+/* Not inlined into the function that calls sigsetjmp, where nothing may live in registers. */
+static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *why)
 {
     struct x86_block *b = NULL;
     for (;;) {
