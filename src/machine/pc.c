@@ -368,6 +368,12 @@ bool pc_apic_msr(struct pc *p, unsigned cpu, uint32_t msr, bool write, uint64_t 
     return lapic_msr(&p->lapic[cpu].lapic, msr, write, val);
 }
 
+void pc_set_ferr(struct pc *p, bool level)
+{
+    struct pin irq13 = pc_isa_pin(p, 13);
+    pin_set(&irq13, level);
+}
+
 void pc_power_button(struct pc *p)
 {
     piix4pm_power_button(&p->pm);

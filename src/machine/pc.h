@@ -68,6 +68,9 @@ uint64_t pc_get_cr8(struct pc *p, unsigned cpu);
 void pc_set_cr8(struct pc *p, unsigned cpu, uint64_t cr8);
 bool pc_apic_msr(struct pc *p, unsigned cpu, uint32_t msr, bool write, uint64_t *val);
 
+/* FERR# of the vCPUs (any of them): interrupt 13, as on the AT. */
+void pc_set_ferr(struct pc *p, bool level);
+
 /* The user presses the power button. */
 void pc_power_button(struct pc *p);
 

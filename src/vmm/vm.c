@@ -132,18 +132,26 @@ static int open_disks(struct vm *vm, struct error *e)
     return rc;
 }
 
-static int open_serial(struct vm *vm, struct pc_config *cfg, struct error *e)
+/* The terminal as the far end of the device with these ends. spec_check() lets no second have it.
+ */
+static int open_terminal(struct vm *vm, struct char_out *out, struct char_ready *ready,
+                         struct error *e)
 {
     const struct char_terminal_hooks hooks = {.quit = on_quit_key, .arg = vm};
+    int rc = char_terminal_open(&vm->terminal, &vm->loop, &vm->lock, &hooks, e);
+    if (rc)
+        return rc;
+    *out = char_terminal_out(vm->terminal);
+    *ready = char_terminal_ready(vm->terminal);
+    return 0;
+}
+
+static int open_serial(struct vm *vm, struct pc_config *cfg, struct error *e)
+{
     int rc = 0;
     switch (vm->spec->serial) {
     case SPEC_SERIAL_TERMINAL:
-        rc = char_terminal_open(&vm->terminal, &vm->loop, &vm->lock, &hooks, e);
-        if (rc)
-            return rc;
-        cfg->serial = char_terminal_out(vm->terminal);
-        cfg->serial_ready = char_terminal_ready(vm->terminal);
-        return 0;
+        return open_terminal(vm, &cfg->serial, &cfg->serial_ready, e);
     case SPEC_SERIAL_FILE:
         rc = char_file_open(&vm->serial_file, vm->spec->serial_file, &vm->loop, &vm->lock, e);
         if (rc)
@@ -198,12 +206,16 @@ static int build(struct vm *vm, struct error *e)
     };
     memcpy(cfg.disk, vm->disk, sizeof cfg.disk);
     rc = open_serial(vm, &cfg, e);
+    if (!rc && s->console == SPEC_CONSOLE_TERMINAL)
+        rc = open_terminal(vm, &cfg.console, &cfg.console_ready, e);
     if (!rc)
         rc = pc_create(&vm->pc, &cfg, e);
     if (rc)
         return rc;
     if (vm->terminal)
-        char_terminal_set_in(vm->terminal, pc_serial_in(vm->pc));
+        char_terminal_set_in(vm->terminal, s->console == SPEC_CONSOLE_TERMINAL
+                                               ? pc_console_in(vm->pc)
+                                               : pc_serial_in(vm->pc));
     if (vm->serial_file)
         char_file_set_in(vm->serial_file, pc_serial_in(vm->pc));
 

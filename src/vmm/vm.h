@@ -67,6 +67,7 @@ void vm_request(struct vm *vm, enum vm_req req, const char *why);
 bool vm_vcpu_may_run(struct vm *vm);
 /* For vcpu_init(): bus, memory, model. */
 void vm_setup_cpu(struct vm *vm, struct x86_cpu *c);
+void vm_connect_ferr(struct vcpu *v); /* once the engine's part exists */
 
 /* ---- between vm.c and its parts ---- */
 struct pc_host vm_pc_host(struct vm *vm);         /* vm_bus.c */

@@ -1,6 +1,7 @@
 /*
  * vm_bus.c - the way between vCPUs and the board: each crossing takes the device lock.
  */
+#include "isa/x86/native.h"
 #include "vmm/vm.h"
 
 static struct vcpu *vcpu_of(void *ctx)
@@ -17,9 +18,26 @@ static uint64_t io_read(void *ctx, uint16_t port, unsigned size)
     return v;
 }
 
+/* The old way to report x87 errors (SDM vol. 1, D.2.1): FERR# raises interrupt 13; writing port F0h
+ * lowers it and asserts IGNNE# until the error is gone. */
+#define FERR_LATCH 0xf0
+
+static void ferr(void *ctx, bool level)
+{
+    struct vm *vm = vcpu_of(ctx)->vm;
+    pthread_mutex_lock(&vm->lock);
+    pc_set_ferr(vm->pc, level);
+    pthread_mutex_unlock(&vm->lock);
+}
+
 static void io_write(void *ctx, uint16_t port, uint64_t val, unsigned size)
 {
     struct vm *vm = vcpu_of(ctx)->vm;
+    if (UNLIKELY(port == FERR_LATCH)) {
+        x86_native_set_ignne(vcpu_of(ctx)->cpu, true);
+        ferr(ctx, false);
+        return;
+    }
     pthread_mutex_lock(&vm->lock);
     space_write(pc_port(vm->pc), port, val, size);
     pthread_mutex_unlock(&vm->lock);
@@ -160,6 +178,11 @@ static void host_reset(void *ctx, const char *why)
 static void host_poweroff(void *ctx)
 {
     vm_request(ctx, VM_REQ_POWEROFF, "power-off");
+}
+
+void vm_connect_ferr(struct vcpu *v)
+{
+    x86_native_connect_ferr(v->cpu, ferr, v);
 }
 
 struct pc_host vm_pc_host(struct vm *vm)
