@@ -87,6 +87,9 @@ static int check_combinations(const struct spec *s, struct error *e)
     if (s->firmware == SPEC_FIRMWARE_SEABIOS && s->kernel)
         return spec_error(e, mark_of(s, "firmware"), NULL,
                           "seabios starts a boot sector; leave out \"firmware\" or \"kernel\"");
+    if (s->console == SPEC_CONSOLE_TERMINAL && s->serial == SPEC_SERIAL_TERMINAL)
+        return spec_error(e, mark_of(s, "console"), "serial: none, or: serial: {file: PATH}",
+                          "\"console\" and \"serial\" cannot both be the terminal");
     for (unsigned i = 0; i < s->ndisk; i++) {
         ide += s->disk[i].bus == SPEC_BUS_IDE;
         if (ide > IDE_DRIVES)

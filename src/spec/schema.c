@@ -11,6 +11,7 @@ static const char *const firmware_words[] = {"auto", "seabios", "none", NULL};
 static const char *const bus_words[] = {"ide", "virtio", NULL};
 static const char *const boot_words[] = {"disk", "cdrom", "floppy", NULL};
 static const char *const serial_words[] = {"terminal", "file", "none", NULL};
+static const char *const console_words[] = {"none", "terminal", NULL};
 static const char *const clock_words[] = {"utc", "localtime", NULL};
 
 #define FIELD(f) offsetof(struct spec, f)
@@ -96,6 +97,13 @@ const struct spec_key spec_schema[] = {
      .def = "terminal",
      .help = "where the first serial port (ttyS0, COM1) leads",
      .words = serial_words},
+    {.name = "console",
+     .parse = spec_parse_word,
+     .offset = FIELD(console),
+     .form = "none | terminal",
+     .def = "none",
+     .help = "where the virtio console (hvc0) leads; for terminal, serial must be another",
+     .words = console_words},
     {.name = "clock",
      .parse = spec_parse_word,
      .offset = FIELD(clock),

@@ -18,6 +18,7 @@ enum spec_firmware { SPEC_FIRMWARE_AUTO, SPEC_FIRMWARE_SEABIOS, SPEC_FIRMWARE_NO
 enum spec_bus { SPEC_BUS_IDE, SPEC_BUS_VIRTIO };
 enum spec_boot { SPEC_BOOT_DISK, SPEC_BOOT_CDROM, SPEC_BOOT_FLOPPY };
 enum spec_serial { SPEC_SERIAL_TERMINAL, SPEC_SERIAL_FILE, SPEC_SERIAL_NONE };
+enum spec_console { SPEC_CONSOLE_NONE, SPEC_CONSOLE_TERMINAL };
 enum spec_clock { SPEC_CLOCK_UTC, SPEC_CLOCK_LOCALTIME };
 
 #define SPEC_MAX_DISKS 16
@@ -43,6 +44,7 @@ struct spec { /* strings are owned; NULL: not given */
     char *cdrom, *floppy;
     enum spec_serial serial;
     char *serial_file; /* with SPEC_SERIAL_FILE */
+    enum spec_console console;
     enum spec_clock clock;
     struct spec_origin *origin; /* where each value is written, for spec_check(); NULL: by hand */
 };

@@ -92,6 +92,8 @@ static const struct {
     {"serial: file\n", 1, 9, "which file?", "{file: PATH}"},
     {"serial: {}\n", 1, 9, "needs \"file\"", NULL},
     {"serial: stdio\n", 1, 9, "cannot be \"stdio\"", "terminal | none"},
+    {"console: ttyS0\n", 1, 10, "\"console\" cannot be \"ttyS0\"", "none | terminal"},
+    {"console: {file: x}\n", 1, 10, "must be one of its words, not a map", NULL},
     {"disks:\n  - file: disk\n    bus: virtoi\n", 3, 10, "cannot be", "\"virtio\""},
     {"disks:\n  - file: disk\n    readonly: yes\n", 3, 15, "must be true or false", NULL},
     {"disks:\n  - bus: ide\n", 2, 5, "a disk needs \"file\"", NULL},
@@ -133,6 +135,8 @@ static const struct {
     {"cmdline: quiet\n", 1, 10, "\"cmdline\" needs \"kernel\"", NULL},
     {"firmware: none\n", 1, 11, "without firmware", NULL},
     {"kernel: disk\nfirmware: seabios\n", 2, 11, "leave out", NULL},
+    {"console: terminal\n", 1, 10, "cannot both be the terminal", "serial: none"},
+    {"serial: terminal\nconsole: terminal\n", 2, 10, "cannot both be", "{file: PATH}"},
     {"disks: [{file: disk, bus: ide}, {file: disk, bus: ide}, {file: disk, bus: ide},\n"
      " {file: disk, bus: ide}]\ncdrom: disk\n",
      2, 2, "more than 4 drives on IDE, the CD-ROM included", NULL},
@@ -290,7 +294,8 @@ static void test_full(void **state)
     good("name: vm.one\nengine: interp\ncpus: \"4\"\nmemory: 64MiB\nboot: [cdrom, disk]\n"
          "kernel: disk\ninitrd: ./disk\ncmdline: 'console=ttyS0 quiet'\n"
          "disks:\n  - disk\n  - {file: disk, bus: ide, readonly: true}\n"
-         "cdrom: disk\nfloppy: disk\nserial:\n  file: out.log\nclock: localtime\n",
+         "cdrom: disk\nfloppy: disk\nserial:\n  file: out.log\nconsole: terminal\nclock: "
+         "localtime\n",
          &s);
     assert_string_equal(s.name, "vm.one");
     assert_int_equal(s.engine, SPEC_ENGINE_INTERP);
@@ -312,6 +317,7 @@ static void test_full(void **state)
     assert_int_equal(s.serial, SPEC_SERIAL_FILE);
     snprintf(path, sizeof path, "%s/out.log", dir);
     assert_string_equal(s.serial_file, path);
+    assert_int_equal(s.console, SPEC_CONSOLE_TERMINAL);
     assert_int_equal(s.clock, SPEC_CLOCK_LOCALTIME);
     spec_fini(&s);
 }
@@ -328,6 +334,7 @@ static void assert_defaults(const struct spec *s)
     assert_int_equal(s->ndisk, 0);
     assert_null(s->kernel);
     assert_int_equal(s->serial, SPEC_SERIAL_TERMINAL);
+    assert_int_equal(s->console, SPEC_CONSOLE_NONE);
     assert_int_equal(s->clock, SPEC_CLOCK_UTC);
 }
 
