@@ -76,6 +76,18 @@ static void check_breakpoints(struct x86_cpu *c)
         x86_raise_db(c, hit, false);
 }
 
+/* The debug traps of the instruction just executed, before any interrupt (SDM table 6-2). They are
+ * held back behind MOV SS (SDM 6.8.3). */
+static void report_traps(struct x86_cpu *c, uint64_t dr6)
+{
+    dr6 |= c->db_hit;
+    if (!dr6 || c->s.movss_shadow)
+        return;
+    c->db_hit = 0;
+    c->slow &= ~X86_SLOW_DB;
+    x86_raise_db(c, dr6, true);
+}
+
 /* One instruction with everything that `slow` stands for. */
 static void step(struct x86_cpu *c)
 {
@@ -96,15 +108,7 @@ static void step(struct x86_cpu *c)
     if (rf && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRET &&
         b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETD && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETQ)
         c->s.rflags &= ~(uint64_t)X86_FL_RF;
-    uint64_t dr6 = c->db_hit;
-    if (slow & X86_SLOW_TF)
-        dr6 |= DR6_BS;
-    /* A trap is held back behind MOV SS (SDM 6.8.3). */
-    if (dr6 && !c->s.movss_shadow) {
-        c->db_hit = 0;
-        c->slow &= ~X86_SLOW_DB;
-        x86_raise_db(c, dr6, true);
-    }
+    report_traps(c, slow & X86_SLOW_TF ? DR6_BS : 0);
 }
 
 static bool take(struct x86_cpu *c, uint32_t bit)
@@ -178,6 +182,8 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
     for (;;) {
         if (UNLIKELY(atomic_load_explicit(&c->pending, memory_order_relaxed) | c->slow |
                      (uint32_t)c->s.activity)) {
+            if (c->slow & X86_SLOW_DB)
+                report_traps(c, 0);
             if (!look(c, why))
                 return;
             b = NULL; /* an event may have emptied the cache */
@@ -202,8 +208,11 @@ static enum engine_exit run(struct x86_cpu *c)
     if (sigsetjmp(env, 0)) {
         /* A fault restarts its instruction; a trap or software interrupt continues behind it,
          * where s.rip points already. */
-        if (c->cur && !c->exc.trap && !c->exc.soft)
+        if (c->cur && !c->exc.trap && !c->exc.soft) {
             c->s.rip = x86_insn_rip(c);
+            c->db_hit = 0; /* what it met before its fault will be met again */
+            c->slow &= ~X86_SLOW_DB;
+        }
         if (c->cur)
             c->icount -= (uint64_t)(c->block_end - c->cur);
         c->cur = NULL;
