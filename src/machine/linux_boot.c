@@ -9,14 +9,11 @@
  */
 #include "machine/linux_boot.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/endian.h"
+#include "machine/boot_file.h"
 
 /* Guest memory below 640 KiB that the loader fills. The kernel takes it over once it has copied
  * what it wants to keep. */
@@ -28,7 +25,6 @@
 #define STACK_TOP    0x19000u
 #define CMDLINE      0x20000u
 #define CMDLINE_ROOM 0x10000u
-#define LOW_END      (CMDLINE + CMDLINE_ROOM)
 #define KERNEL_LOW   (1 * MIB) /* where LOADED_HIGH kernels go unless they can be moved */
 
 /* The setup header, by offset in the file and in boot_params ("The Real-Mode Kernel Header"). */
@@ -91,57 +87,6 @@ struct kernel {
     gpa_t load, run;      /* where it is loaded; where it will run */
 };
 
-/* ---- files ---- */
-
-struct file {
-    const char *path;
-    int fd;
-    uint64_t size;
-};
-
-static int open_file(struct file *f, const char *what, struct error *e)
-{
-    struct stat st;
-    /* O_NONBLOCK: a FIFO given by mistake must not hang us. */
-    f->fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (f->fd < 0)
-        return error_errno(e, ERR_IO, errno, "%s: cannot open the %s", f->path, what);
-    if (fstat(f->fd, &st) < 0)
-        return error_errno(e, ERR_IO, errno, "%s: cannot find its size", f->path);
-    if (!S_ISREG(st.st_mode))
-        return error_set(e, ERR_FORMAT, "%s: not a regular file; a %s is needed here", f->path,
-                         what);
-    if (st.st_size == 0)
-        return error_set(e, ERR_FORMAT, "%s: is empty; a %s is needed here", f->path, what);
-    f->size = (uint64_t)st.st_size;
-    return 0;
-}
-
-static int read_at(const struct file *f, uint64_t off, void *buf, uint64_t len, struct error *e)
-{
-    uint64_t done = 0;
-    while (done < len) {
-        ssize_t n = pread(f->fd, (uint8_t *)buf + done, len - done, (off_t)(off + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_errno(e, ERR_IO, errno, "%s: cannot read", f->path);
-        if (n == 0)
-            return error_set(e, ERR_IO, "%s: became shorter while it was read", f->path);
-        done += (uint64_t)n;
-    }
-    return 0;
-}
-
-/* Reads straight into guest RAM; the caller has proved that the range is within it. */
-static int load_at(const struct file *f, uint64_t off, struct ram *ram, gpa_t gpa, uint64_t len,
-                   struct error *e)
-{
-    int rc = read_at(f, off, ram->host + gpa, len, e);
-    ram_note_write(ram, gpa, len);
-    return rc;
-}
-
 /* ---- what a file is instead of a kernel ---- */
 
 static const struct {
@@ -173,7 +118,8 @@ static const struct {
     {0, 2, "#!", "it is a script"},
 };
 
-static int not_a_kernel(const struct file *f, const uint8_t *head, uint64_t len, struct error *e)
+static int not_a_kernel(const struct boot_file *f, const uint8_t *head, uint64_t len,
+                        struct error *e)
 {
     const char *what = "a bzImage is needed, such as /boot/vmlinuz-* of a distribution";
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
@@ -189,13 +135,14 @@ static int not_a_kernel(const struct file *f, const uint8_t *head, uint64_t len,
 
 /* ---- the header ---- */
 
-static int damaged(const struct file *f, const char *why, struct error *e)
+static int damaged(const struct boot_file *f, const char *why, struct error *e)
 {
     return error_set(e, ERR_FORMAT, "%s: damaged Linux kernel: %s; get a fresh copy", f->path, why);
 }
 
 /* How much of the header there is, and what its size fields say against the size of the file. */
-static int decode_sizes(const struct file *f, const uint8_t *h, struct kernel *k, struct error *e)
+static int decode_sizes(const struct boot_file *f, const uint8_t *h, struct kernel *k,
+                        struct error *e)
 {
     unsigned sects = h[H_SETUP_SECTS] ? h[H_SETUP_SECTS] : 4;
     k->setup_len = (sects + 1) * 512u;
@@ -225,7 +172,7 @@ static int decode_sizes(const struct file *f, const uint8_t *h, struct kernel *k
     return 0;
 }
 
-static int decode_placement(const struct file *f, const uint8_t *h, struct kernel *k,
+static int decode_placement(const struct boot_file *f, const uint8_t *h, struct kernel *k,
                             struct error *e)
 {
     k->initrd_max = load_le32(h + H_INITRD_MAX);
@@ -254,7 +201,8 @@ static int decode_placement(const struct file *f, const uint8_t *h, struct kerne
 }
 
 /* `h` is the first H_ROOM_END bytes of the file, zero-filled if it is shorter. */
-static int decode_header(const struct file *f, const uint8_t *h, struct kernel *k, struct error *e)
+static int decode_header(const struct boot_file *f, const uint8_t *h, struct kernel *k,
+                         struct error *e)
 {
     *k = (struct kernel){0};
     if (memcmp(h + H_MAGIC, "HdrS", 4) != 0)
@@ -277,7 +225,7 @@ static int decode_header(const struct file *f, const uint8_t *h, struct kernel *
 
 /* ---- placement ---- */
 
-static int too_big(const struct file *f, const char *what, uint64_t need,
+static int too_big(const struct boot_file *f, const char *what, uint64_t need,
                    const struct linux_boot *in, struct error *e)
 {
     return error_set(e, ERR_NOMEM,
@@ -290,7 +238,7 @@ static int too_big(const struct file *f, const char *what, uint64_t need,
 /* A kernel that can be moved is loaded where it prefers to run: it would move itself up to there
  * from any lower place, and needs init_size bytes from its run-time start. Others go to 1 MiB and
  * move themselves to the preferred address. */
-static int place_kernel(const struct file *f, const struct linux_boot *in, struct kernel *k,
+static int place_kernel(const struct boot_file *f, const struct linux_boot *in, struct kernel *k,
                         struct error *e)
 {
     k->load = k->run = KERNEL_LOW;
@@ -313,8 +261,8 @@ static int place_kernel(const struct file *f, const struct linux_boot *in, struc
 }
 
 /* As high as kernel and memory allow, so that it is not in the way of the kernel's growth. */
-static int place_initrd(const struct file *f, const struct linux_boot *in, const struct kernel *k,
-                        gpa_t *at, struct error *e)
+static int place_initrd(const struct boot_file *f, const struct linux_boot *in,
+                        const struct kernel *k, gpa_t *at, struct error *e)
 {
     gpa_t floor = max_u64(k->run + k->init_size, k->load + k->code_len);
     gpa_t top = min_u64(k->initrd_max + 1, in->low_top);
@@ -331,17 +279,17 @@ static int place_initrd(const struct file *f, const struct linux_boot *in, const
     return too_big(f, "initrd", floor + f->size, in, e);
 }
 
-static int check_input(const struct ram *ram, const struct linux_boot *in, struct error *e)
+int linux_check_input(const struct ram *ram, const struct linux_boot *in, struct error *e)
 {
     if (in->ne820 > LINUX_MAX_E820)
-        return error_set(e, ERR_LIMIT, "a memory map of %u entries; Linux takes at most %d",
+        return error_set(e, ERR_LIMIT, "a memory map of %u entries; kernels take at most %d",
                          in->ne820, LINUX_MAX_E820);
-    if (in->low_top > ram->ram_size || in->low_top > 4 * GIB || in->low_top < LOW_END)
+    if (in->low_top > ram->ram_size || in->low_top > 4 * GIB || in->low_top < 2 * MIB)
         return error_set(e, ERR_LIMIT, "the guest has no memory to load a kernel into");
     return 0;
 }
 
-static int check_cmdline(const struct file *f, const char *cmdline, const struct kernel *k,
+static int check_cmdline(const struct boot_file *f, const char *cmdline, const struct kernel *k,
                          struct error *e)
 {
     uint64_t limit = min_u64(k->cmdline_max, CMDLINE_ROOM - 1);
@@ -423,16 +371,16 @@ static void write_cmdline(struct ram *ram, const char *cmdline)
 
 /* ---- all together ---- */
 
-static int load_files(struct ram *ram, const struct linux_boot *in, struct file *kf,
-                      struct file *rf, struct linux_entry *out, struct error *e)
+static int load_files(struct ram *ram, const struct linux_boot *in, struct boot_file *kf,
+                      struct boot_file *rf, struct linux_entry *out, struct error *e)
 {
     uint8_t h[H_ROOM_END] = {0};
     struct kernel k;
     const char *cmdline = in->cmdline ? in->cmdline : "";
     gpa_t initrd = 0;
-    int rc = open_file(kf, "kernel", e);
+    int rc = boot_file_open(kf, "kernel", e);
     if (!rc)
-        rc = read_at(kf, 0, h, min_u64(sizeof h, kf->size), e);
+        rc = boot_file_read(kf, 0, h, min_u64(sizeof h, kf->size), e);
     if (!rc)
         rc = decode_header(kf, h, &k, e);
     if (!rc)
@@ -440,14 +388,14 @@ static int load_files(struct ram *ram, const struct linux_boot *in, struct file 
     if (!rc)
         rc = place_kernel(kf, in, &k, e);
     if (!rc && rf->path) {
-        rc = open_file(rf, "initrd", e);
+        rc = boot_file_open(rf, "initrd", e);
         if (!rc)
             rc = place_initrd(rf, in, &k, &initrd, e);
     }
     if (!rc)
-        rc = load_at(kf, k.setup_len, ram, k.load, k.code_len, e);
+        rc = boot_file_load(kf, k.setup_len, ram, k.load, k.code_len, e);
     if (!rc && rf->path)
-        rc = load_at(rf, 0, ram, initrd, rf->size, e);
+        rc = boot_file_load(rf, 0, ram, initrd, rf->size, e);
     if (rc)
         return rc;
 
@@ -466,13 +414,11 @@ static int load_files(struct ram *ram, const struct linux_boot *in, struct file 
 int linux_load(struct ram *ram, const struct linux_boot *in, struct linux_entry *out,
                struct error *e)
 {
-    struct file kernel = {in->kernel, -1, 0}, initrd = {in->initrd, -1, 0};
-    int rc = check_input(ram, in, e);
+    struct boot_file kernel = {in->kernel, -1, 0}, initrd = {in->initrd, -1, 0};
+    int rc = linux_check_input(ram, in, e);
     if (!rc)
         rc = load_files(ram, in, &kernel, &initrd, out, e);
-    if (kernel.fd >= 0)
-        close(kernel.fd);
-    if (initrd.fd >= 0)
-        close(initrd.fd);
+    boot_file_close(&kernel);
+    boot_file_close(&initrd);
     return rc;
 }

@@ -35,8 +35,9 @@ struct linux_boot {
 
 struct linux_entry {
     bool long_mode;
-    gpa_t rip, rsi, rsp; /* rsi: boot_params; the other general registers are 0 */
-    gpa_t cr3;           /* long mode only */
+    uint64_t rax, rbx, rsi; /* rsi: boot_params; the other general registers are 0 */
+    gpa_t rip, rsp;
+    gpa_t cr3; /* long mode only */
     gpa_t gdt_base;
     uint32_t gdt_limit;
 };
@@ -46,5 +47,9 @@ struct linux_entry {
  * guest has too little memory). After a failure RAM may hold parts of the files. */
 int linux_load(struct ram *ram, const struct linux_boot *in, struct linux_entry *out,
                struct error *e);
+
+/* What every loader asks of its input: a memory map of a bearable length, memory below 4 GiB that
+ * exists. ERR_LIMIT. */
+int linux_check_input(const struct ram *ram, const struct linux_boot *in, struct error *e);
 
 #endif
