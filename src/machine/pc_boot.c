@@ -9,6 +9,7 @@
 
 #include "base/endian.h"
 #include "machine/linux_boot.h"
+#include "machine/multiboot.h"
 #include "machine/pc_board.h"
 
 /* Tables in the memory that a BIOS would fill; the memory map reserves it. */
@@ -107,7 +108,7 @@ static void flat_segment(struct x86_seg *s, uint16_t sel, uint32_t attr)
 }
 
 /* The entry conditions of the 64-bit and 32-bit boot protocols (Linux,
- * Documentation/arch/x86/boot). */
+ * Documentation/arch/x86/boot); those of multiboot (3.2) are the 32-bit ones. */
 static void enter(struct x86_cpu *c, const struct linux_entry *in)
 {
     const uint32_t code =
@@ -116,6 +117,8 @@ static void enter(struct x86_cpu *c, const struct linux_entry *in)
         X86_ATTR_P | X86_ATTR_S | X86_ATTR_G | X86_ATTR_DB | X86_TYPE_RW | X86_TYPE_A;
     struct x86_state *s = &c->s;
     memset(s->gpr, 0, sizeof s->gpr);
+    s->gpr[X86_RAX] = in->rax;
+    s->gpr[X86_RBX] = in->rbx;
     s->gpr[X86_RSI] = in->rsi;
     s->gpr[X86_RSP] = in->rsp;
     s->rip = in->rip;
@@ -155,7 +158,8 @@ int pc_boot(struct pc *p, struct x86_cpu *bsp, struct error *e)
         .low_top = p->low_top,
     };
     struct linux_entry entry;
-    int rc = linux_load(p->ram, &in, &entry, e);
+    int rc = multiboot_probe(in.kernel) ? multiboot_load(p->ram, &in, &entry, e)
+                                        : linux_load(p->ram, &in, &entry, e);
     if (!rc)
         enter(bsp, &entry);
     return rc;

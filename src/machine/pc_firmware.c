@@ -165,9 +165,9 @@ int pc_firmware_init(struct pc *p, struct error *e)
         rc = build_smbios(p, e);
     if (rc)
         return rc;
+    rc = add_items(p, e); /* kernels that know the interface may ask, too */
     if (p->direct)
-        return pc_boot_prepare(p, e);
-    rc = add_items(p, e);
+        return rc ? rc : pc_boot_prepare(p, e);
     if (!rc)
         rc = add_memory_map(p, e);
     if (!rc)
