@@ -18,6 +18,8 @@ libyaml-dev     spec
 libzydis-dev    decoder
 seabios         firmware
 clang-format    style
+clang           fuzzers
+libclang-rt-14-dev fuzzers
 libcmocka-dev   tests
 mandoc          manuals
 python3         tests

@@ -1,0 +1,174 @@
+/*
+ * fuzz_board.c - the whole board `pc` with two vCPUs, two disks and a CD-ROM: accesses to any port
+ * and address, in any order, as wired.
+ */
+#include <stdlib.h>
+
+#include "fuzz.h"
+#include "machine/pc_board.h"
+
+#define CPUS 2
+
+static struct {
+    struct fuzz f;
+    struct spec spec;
+    struct pc *pc;
+} m;
+
+static void post(void *ctx, unsigned cpu, uint32_t pend)
+{
+    FUZZ_REQUIRE(cpu < CPUS);
+}
+
+static void sipi(void *ctx, unsigned cpu, uint8_t vector)
+{
+    FUZZ_REQUIRE(cpu < CPUS);
+}
+
+static uint64_t tsc_offset(void *ctx, unsigned cpu)
+{
+    FUZZ_REQUIRE(cpu < CPUS);
+    return 0;
+}
+
+static void nothing(void *ctx)
+{
+}
+
+static void a20(void *ctx, bool open)
+{
+}
+
+static void reset_request(void *ctx, const char *why)
+{
+}
+
+static void reset(struct fuzz *f)
+{
+    fuzz_complete_all(f); /* as the VM does */
+    pc_reset(m.pc);
+}
+
+/* What happens to a vCPU and to the machine's user. */
+static void extra(struct fuzz *f, uint8_t what)
+{
+    unsigned cpu = what & 1;
+    gpa_t addr = fuzz_uint(&f->in, 5);
+    uint64_t val;
+    switch (what >> 1 & 7) {
+    case 0:
+        pc_mem_write(m.pc, cpu, addr, fuzz_uint(&f->in, 8), 1u << (what >> 6));
+        break;
+    case 1:
+        pc_mem_read(m.pc, cpu, addr, 1u << (what >> 6));
+        break;
+    case 2:
+        pc_mem_write(m.pc, cpu, LAPIC_BASE + addr % LAPIC_SIZE, fuzz_uint(&f->in, 4), 4);
+        break;
+    case 3:
+        FUZZ_REQUIRE(pc_intr_ack(m.pc, cpu) <= 255);
+        break;
+    case 4:
+        val = fuzz_uint(&f->in, 8);
+        pc_apic_msr(m.pc, cpu, what & 0x10 ? LAPIC_MSR_BASE : LAPIC_MSR_TSC_DEADLINE, what & 0x20,
+                    &val);
+        break;
+    case 5:
+        pc_set_cr8(m.pc, cpu, addr & 15);
+        break;
+    case 6:
+        pc_power_button(m.pc);
+        break;
+    case 7:
+        ps2kbd_key(&m.pc->kbc.kbd, addr % 0x300, what & 0x10);
+        break;
+    }
+}
+
+/* Gives every function its BARs, as firmware would, and names them. */
+static void program_bars(void)
+{
+    uint64_t io = 0xc000, mem = 0xe0000000u;
+    for (unsigned n = 0; n < 256; n++) {
+        struct pci_dev *d = m.pc->pci.dev[n];
+        for (unsigned b = 0; d && b < PCI_NUM_BARS; b++) {
+            struct pci_bar *bar = &d->bar[b];
+            if (!bar->size)
+                continue;
+            uint64_t *at = bar->port ? &io : &mem;
+            *at = (*at + bar->size - 1) & ~(bar->size - 1);
+            space_write(&m.pc->port, 0xcf8, 0x80000000u | n << 8 | (0x10 + 4 * b), 4);
+            space_write(&m.pc->port, 0xcfc, *at, 4);
+            fuzz_window(&m.f, bar->port ? &m.pc->port : &m.pc->mem, *at, (uint32_t)bar->size);
+            *at += bar->size;
+        }
+        if (!d)
+            continue;
+        space_write(&m.pc->port, 0xcf8, 0x80000000u | n << 8 | 4, 4);
+        space_write(&m.pc->port, 0xcfc, 7, 2);
+    }
+}
+
+static void windows(void)
+{
+    static const uint16_t ports[][2] = {
+        {0x00, 0x10}, {0x20, 2},   {0x40, 4},  {0x60, 5},  {0x70, 4},   {0x80, 0x13}, {0xa0, 2},
+        {0xb2, 2},    {0xc0, 32},  {0x170, 8}, {0x1ce, 3}, {0x1f0, 8},  {0x2f8, 8},   {0x376, 1},
+        {0x3b0, 48},  {0x3f0, 16}, {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0x600, 64},  {0xcf8, 8},
+    };
+    for (unsigned n = 0; n < ARRAY_LEN(ports); n++)
+        fuzz_window(&m.f, &m.pc->port, ports[n][0], ports[n][1]);
+    fuzz_window(&m.f, &m.pc->port, 0, 65536);
+    fuzz_window(&m.f, &m.pc->mem, 0x9f000, 0x61000);
+    fuzz_window(&m.f, &m.pc->mem, IOAPIC_BASE, 0x20);
+    fuzz_window(&m.f, &m.pc->mem, HPET_BASE, HPET_SIZE);
+}
+
+static void config(struct pc_config *c)
+{
+    *c = (struct pc_config){
+        .spec = &m.spec,
+        .ram = &m.f.ram,
+        .timers = &m.f.timers,
+        .host = {.post = post,
+                 .sipi = sipi,
+                 .tsc_offset = tsc_offset,
+                 .map_changed = nothing,
+                 .a20 = a20,
+                 .reset = reset_request,
+                 .poweroff = nothing},
+        .serial = fuzz_char_out(&m.f),
+        .console = fuzz_char_out(&m.f),
+        .wall_clock = 1700000000,
+    };
+    m.spec = (struct spec){.cpus = CPUS,
+                           .memory = 2 * MIB,
+                           .firmware = SPEC_FIRMWARE_NONE,
+                           .boot = {SPEC_BOOT_DISK},
+                           .nboot = 1,
+                           .ndisk = 2,
+                           .disk = {{.bus = SPEC_BUS_IDE}, {.bus = SPEC_BUS_VIRTIO}}};
+    c->disk[0] = fuzz_disk(&m.f, false);
+    c->disk[1] = fuzz_disk(&m.f, false);
+    c->cdrom = fuzz_disk(&m.f, true);
+    c->floppy = fuzz_disk(&m.f, false);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct pc_config c;
+    fuzz_begin_ram(&m.f, data, size, 2 * MIB);
+    m.f.extra = extra;
+    m.f.reset = reset;
+    config(&c);
+    FUZZ_REQUIRE(!pc_create(&m.pc, &c, NULL));
+    m.f.chars[0] = pc_serial_in(m.pc);
+    m.f.chars[1] = pc_console_in(m.pc);
+    m.f.nchars = 2;
+    windows();
+    program_bars();
+    fuzz_run(&m.f);
+    pc_destroy(m.pc);
+    fuzz_end(&m.f);
+    return 0;
+}
