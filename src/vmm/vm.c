@@ -52,7 +52,7 @@ void vm_request(struct vm *vm, enum vm_req req, const char *why)
 static void release(struct vm *vm, bool quit)
 {
     pthread_mutex_lock(&vm->park_lock);
-    vm->stop = false;
+    vm->stop = !quit && vm->req != VM_REQ_NONE; /* another request has come meanwhile */
     vm->quit = quit;
     pthread_cond_broadcast(&vm->park_cond);
     pthread_mutex_unlock(&vm->park_lock);

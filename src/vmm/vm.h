@@ -2,8 +2,8 @@
  * vm.h - one running VM: memory, clock, board, vCPUs, event loop.
  *
  * Threads: one for each vCPU; the event loop's (timers, terminal, requests; it is the caller of
- * vm_run()); the disks' I/O threads. Lock order: device lock, then the address map's lock. The park
- * lock is a leaf and is never held together with the device lock.
+ * vm_run()); the disks' I/O threads. Lock order: device lock, then the address map's lock or the
+ * park lock, which are leaves.
  *
  * Stopping: vm_request() raises `stop` and kicks the vCPUs, which park in vm_vcpu_may_run(); when
  * all have parked the loop carries the request out and releases or ends them.
