@@ -334,7 +334,7 @@ static void lar_lsl(struct x86_cpu *c, const struct x86_insn *i)
     set_zf(c, ok);
     if (!ok)
         return;
-    uint32_t v = i->aux ? x86_desc_seg(d, sel).limit : (uint32_t)(d >> 32) & 0xf0ff00u;
+    uint32_t v = i->aux ? x86_desc_seg(d, sel).limit : (uint32_t)(d >> 32) & 0xffff00u;
     if (i->osize == 2)
         x86_w16(c, i->dst, (uint16_t)v);
     else
@@ -359,20 +359,13 @@ static void verr_verw(struct x86_cpu *c, const struct x86_insn *i)
 static void arpl(struct x86_cpu *c, const struct x86_insn *i)
 {
     need_protected(c);
-    gva_t lin = 0;
-    uint16_t dst, src = x86_r16(c, i->src2);
-    if (i->flags & X86_IF_MEM) {
-        lin = x86_lin_rw(c, i, 2);
-        x86_probe(c, lin, 2, X86_WRITE, (enum x86_mmu)c->mmu);
-        dst = x86_ld16(c, lin);
-    } else {
-        dst = x86_r16(c, i->src);
-    }
+    uint16_t src = x86_r16(c, i->src2);
+    uint16_t dst = i->flags & X86_IF_MEM ? x86_ld16(c, x86_lin_r(c, i, 2)) : x86_r16(c, i->src);
     bool raise = X86_SEL_RPL(dst) < X86_SEL_RPL(src);
-    if (raise) {
+    if (raise) { /* else nothing is written: a read-only operand does not fault */
         dst = (uint16_t)((dst & ~3u) | X86_SEL_RPL(src));
         if (i->flags & X86_IF_MEM)
-            x86_st16(c, lin, dst);
+            x86_st16(c, x86_lin_w(c, i, 2), dst);
         else
             x86_w16(c, i->src, dst);
     }
