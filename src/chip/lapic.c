@@ -212,6 +212,7 @@ bool lapic_match(const struct lapic *l, const struct apic_msg *m)
 }
 
 static void reset_registers(struct lapic *l);
+static void reset_all(struct lapic *l);
 
 bool lapic_accept(struct lapic *l, const struct apic_msg *m)
 {
@@ -516,7 +517,7 @@ static bool write_base(struct lapic *l, uint64_t v)
     bool was = hw_enabled(l);
     l->base = (v & (addr_mask | BASE_ENABLE)) | (l->bsp ? BASE_BSP : 0);
     if (was != hw_enabled(l))
-        reset_registers(l); /* state is lost when the APIC is globally disabled */
+        reset_all(l); /* all state is lost when the APIC is globally disabled */
     update(l);
     return true;
 }
@@ -570,14 +571,20 @@ static void reset_registers(struct lapic *l)
     lapic_timer_reset(l);
 }
 
-void lapic_reset(struct lapic *l)
+/* Unlike INIT, which leaves the ID. */
+static void reset_all(struct lapic *l)
 {
     unsigned place = 0;
     while (place < l->bus->nlapic && l->bus->lapic[place] != l)
         place++;
     l->id = (uint8_t)place;
-    l->base = LAPIC_BASE | BASE_ENABLE | (l->bsp ? BASE_BSP : 0);
     reset_registers(l);
+}
+
+void lapic_reset(struct lapic *l)
+{
+    l->base = LAPIC_BASE | BASE_ENABLE | (l->bsp ? BASE_BSP : 0);
+    reset_all(l);
     update(l);
 }
 

@@ -19,6 +19,9 @@
 #define LEAF_EXT     0x80000000u
 #define LEAF_EXT_MAX 0x80000008u
 
+#define MSR_APIC_BASE    0x1bu
+#define APIC_BASE_ENABLE (1u << 11)
+
 /* Who executes what the feature stands for. */
 enum source {
     OURS,     /* the software CPU, on any host */
@@ -226,6 +229,10 @@ static void leaf_features(const struct x86_cpu *c, uint32_t o[4])
     o[B] = (c->index & 0xff) << 24 | (1u << core_bits(c) & 0xff) << 16 | 8 << 8; /* CLFLUSH: 8*8 */
     o[C] = m->feature[X86_F1_ECX] | (c->s.cr4 & X86_CR4_OSXSAVE ? 1u << 27 : 0);
     o[D] = m->feature[X86_F1_EDX] | (c->ncpus > 1 ? 1u << 28 : 0);
+    uint64_t base;
+    if (c->bus.apic_msr && c->bus.apic_msr(c->bus.ctx, MSR_APIC_BASE, false, &base) &&
+        !(base & APIC_BASE_ENABLE))
+        o[D] &= ~(1u << 9); /* globally disabled: as if there were none (SDM vol. 3, 11.4.3) */
 }
 
 /* Deterministic cache parameters (leaf 4). */
