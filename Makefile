@@ -2,9 +2,11 @@
 #   make         build/sosia
 #   make run     everything for a first look: packages, build, demo guest, and the guest runs here
 #   make check   everything for a change: packages, two builds (one with sanitizers), every test
+#   make check-long   the same with guests in every variant, not in samples: an hour or more
+#   make bench   how fast the engine interp is, against Bochs and this machine
 BUILD := build
 
-.PHONY: all run check setup clean
+.PHONY: all run check check-long bench setup clean
 all: $(BUILD)/build.ninja
 	meson compile -C $(BUILD)
 
@@ -22,6 +24,15 @@ run: setup
 
 check: setup
 	@tests/check.py
+
+check-long: setup
+	@tests/check.py --long
+
+bench:
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory all
+	@bench/prepare.sh $(BUILD)/bench
+	@bench/interp.py $(BUILD)/bench
 
 clean:
 	rm -rf $(BUILD) build-asan demo

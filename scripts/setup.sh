@@ -1,6 +1,7 @@
 #!/bin/sh
-# setup.sh - installs the Debian 12 packages that are missing for the build, the tests and the
-# demo guest. Does nothing, and asks for nothing, where all of them are there.
+# setup.sh [bench] - installs the Debian 12 packages that are missing for the build, the tests and
+# the demo guest; with `bench` those for the benchmarks, too. Does nothing, and asks for nothing,
+# where all of them are there.
 set -eu
 
 packages='
@@ -28,7 +29,30 @@ cpio            initrd
 gzip            initrd
 kmod            modules
 xz-utils        modules
+e2fsprogs       disk
+fdisk           disk
+mmdebstrap      disk
+genisoimage     CD-ROM
 '
+
+bench_packages='
+bochs             rival
+bochs-term        display
+bochsbios         firmware
+vgabios           firmware
+grub-common       CD-ROM
+grub-pc-bin       CD-ROM
+xorriso           CD-ROM
+qemu-system-x86   information
+'
+case ${1-} in
+bench) packages=$packages$bench_packages ;;
+'') ;;
+*)
+    echo "usage: setup.sh [bench]" >&2
+    exit 2
+    ;;
+esac
 
 missing=
 for p in $(echo "$packages" | awk 'NF { print $1 }'); do
