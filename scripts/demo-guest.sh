@@ -8,7 +8,7 @@
 set -eu
 
 out=${1:?usage: demo-guest.sh DIR}
-modules='virtio_pci virtio_blk virtio_rng virtio_console'
+modules='virtio_pci virtio_blk virtio_rng virtio_console ata_piix sd_mod sr_mod isofs'
 PATH=$PATH:/usr/sbin:/sbin
 
 mkdir -p "$out"
@@ -75,7 +75,7 @@ done <"$work/modules"
 
 cat >"$root/etc/inittab" <<'END'
 ::sysinit:/etc/start
-ttyS0::respawn:-/bin/sh
+::respawn:/bin/cttyhack /bin/sh -l
 ::restart:/init
 ::shutdown:/etc/stop
 END

@@ -8,6 +8,10 @@ import traceback
 TIMEOUT = 60  # seconds for one run of the program
 
 
+class Skip(Exception):
+    """Raised by a test that cannot run here; says why."""
+
+
 class Result:
     def __init__(self, run):
         self.code, self.out, self.err = run.returncode, run.stdout, run.stderr
@@ -34,6 +38,14 @@ def expect_run(result, code, out=None, err=None):
             expect(part in text if part else not text, f"expected {part!r} on {name}, got", seen)
 
 
+def case(name, function, *args):
+    """One row of a table as a test: `function` with more arguments, under a name of its own."""
+    def test(folder, *common):
+        return function(folder, *common, *args)
+    test.__doc__ = name
+    return test
+
+
 def run_tests(tests, *args):
     """Calls each test with a fresh directory and `args`; its docstring is its name. Prints TAP."""
     print(f"1..{len(tests)}", flush=True)
@@ -43,6 +55,8 @@ def run_tests(tests, *args):
             with tempfile.TemporaryDirectory() as folder:
                 reason = test(folder, *args)
             print(f"ok {n} - {name}" + (f" # SKIP {reason}" if reason else ""), flush=True)
+        except Skip as reason:
+            print(f"ok {n} - {name} # SKIP {reason}", flush=True)
         except Exception:  # a test that breaks has failed, whatever broke it
             print(f"not ok {n} - {name}", flush=True)
             for line in traceback.format_exc().splitlines():
