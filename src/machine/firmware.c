@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 
 #define SYSTEM_MIN (64 * KIB)
 #define SYSTEM_MAX (1 * MIB)
@@ -105,6 +106,8 @@ int firmware_load(const char *name, struct ram *ram, uint64_t *roff, uint64_t *l
         rc = ram_rom_alloc(ram, need, roff, e);
     if (!rc)
         rc = read_exactly(fd, ram->host + *roff, size, path, e);
+    if (!rc)
+        log_info("firmware %s: %llu KiB", path, (unsigned long long)(size / KIB));
     *len = need;
     return rc;
 }

@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "base/endian.h"
+#include "base/log.h"
 #include "machine/linux_boot.h"
 #include "machine/multiboot.h"
 #include "machine/pc_board.h"
@@ -160,7 +160,10 @@ int pc_boot(struct pc *p, struct x86_cpu *bsp, struct error *e)
     struct linux_entry entry;
     int rc = multiboot_probe(in.kernel) ? multiboot_load(p->ram, &in, &entry, e)
                                         : linux_load(p->ram, &in, &entry, e);
-    if (!rc)
-        enter(bsp, &entry);
-    return rc;
+    if (rc)
+        return rc;
+    log_info("kernel %s entered directly in %s mode at %llx, no firmware", in.kernel,
+             entry.long_mode ? "long" : "protected", (unsigned long long)entry.rip);
+    enter(bsp, &entry);
+    return 0;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "machine/pc_board.h"
 
 /* Model and serial number as the guest sees them: stable from start to start. */
@@ -21,6 +22,7 @@ static int init_virtio(struct pc *p, unsigned n, struct error *e)
     unsigned slot = p->place[n].slot;
     char serial[16];
     serial_of(serial, sizeof serial, n);
+    log_info("disk %u: %s: virtio, PCI slot %u", n, p->spec->disk[n].file, slot);
     struct pc_virtio_disk *d = &p->vdisk[n];
     int rc = virtio_blk_init(&d->dev, &p->mem, p->cfg.disk[n], serial, e);
     if (rc)
@@ -48,6 +50,8 @@ static void attach_ide(struct pc *p, unsigned n)
     const struct pc_disk_place *at = &p->place[n];
     char serial[16];
     serial_of(serial, sizeof serial, n);
+    log_info("disk %u: %s: IDE, %s %s", n, p->spec->disk[n].file,
+             at->channel ? "secondary" : "primary", at->unit ? "slave" : "master");
     ide_attach_disk(&p->ide.channel[at->channel].ide, at->unit, p->cfg.disk[n], "SOSIA HARDDISK",
                     serial);
 }
@@ -78,6 +82,10 @@ int pc_disks_init(struct pc *p, struct error *e)
         ide++;
         attach_ide(p, n);
     }
+    if (p->spec->cdrom)
+        log_info("CD-ROM: %s: IDE, secondary master", p->spec->cdrom);
+    if (p->spec->floppy)
+        log_info("floppy A: %s", p->spec->floppy);
     p->cd_place = (struct pc_disk_place){.channel = cd / 2, .unit = cd % 2};
     ide_attach_cdrom(&p->ide.channel[cd / 2].ide, cd % 2, p->cfg.cdrom, "SOSIA CD-ROM", "SOSIACD");
     return 0;

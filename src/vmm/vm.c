@@ -182,6 +182,29 @@ static size_t debug_port(void *ctx, const uint8_t *buf, size_t len)
     return len;
 }
 
+/* NULL with ERR_HOST: the one asked for, or all of them, cannot run here. */
+static const struct engine *choose_engine(const struct spec *s, struct error *e)
+{
+    char why[160];
+    const struct engine *engine = NULL;
+    switch (s->engine) {
+    case SPEC_ENGINE_AUTO:
+        engine = engine_auto(why, sizeof why);
+        if (!engine)
+            error_set(e, ERR_HOST, "no engine works on this host: %s", why);
+        else
+            log_info("%s", why);
+        return engine;
+    case SPEC_ENGINE_INTERP:
+        engine = engine_by_name("interp");
+        break;
+    }
+    if (engine->probe(e))
+        return NULL;
+    log_info("engine %s (%s): as the spec asks", engine->name, engine->technique);
+    return engine;
+}
+
 static int build(struct vm *vm, struct error *e)
 {
     const struct spec *s = vm->spec;
@@ -219,11 +242,9 @@ static int build(struct vm *vm, struct error *e)
     if (vm->serial_file)
         char_file_set_in(vm->serial_file, pc_serial_in(vm->pc));
 
-    char why[160];
-    const struct engine *engine = engine_auto(why, sizeof why);
+    const struct engine *engine = choose_engine(s, e);
     if (!engine)
-        return error_set(e, ERR_HOST, "no engine works on this host: %s", why);
-    log_info("%s", why);
+        return ERR_HOST;
     for (unsigned n = 0; n < s->cpus && !rc; n++) {
         rc = vcpu_init(&vm->vcpu[n], vm, engine, n, e);
         vm->nvcpu += !rc;
@@ -247,6 +268,8 @@ int vm_create(struct vm *vm, const struct spec *s, struct error *e)
     if (rc)
         return error_set(e, ERR_HOST, "cannot set up the event loop: %s", uv_strerror(rc));
     vm->wake.data = vm;
+    log_info("%s: a pc with %u vCPU%s and %llu MiB of memory", s->name ? s->name : "vm", s->cpus,
+             s->cpus == 1 ? "" : "s", (unsigned long long)(s->memory / MIB));
     rc = build(vm, e);
     if (rc)
         vm_destroy(vm);
