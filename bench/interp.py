@@ -319,7 +319,8 @@ class Report:
             if values:
                 verdict = "not slower" if statistics.median(values) <= 1 else "SLOWER"
                 print(f"{what}: sosia takes {spread(values)} of Bochs' time: {verdict}")
-        beyond = [run.beyond_kib * 1024e-6 for _, run in self.runs.get("sosia", ()) if run.beyond_kib]
+        beyond = [run.beyond_kib * 1024e-6 for _, run in self.runs.get("sosia", ())
+                  if run.beyond_kib]
         if beyond:
             verdict = "under" if max(beyond) < PROMISED_MB else "NOT under"
             print(f"sosia: {max(beyond):.1f} MB beyond guest RAM: {verdict} {PROMISED_MB} MB")
