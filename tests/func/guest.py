@@ -156,6 +156,14 @@ class Guest:
         self.process.stdin.write(text.encode("latin-1"))
         self.process.stdin.flush()
 
+    def type(self, line, timeout=ANSWER):
+        """Types a line as a person does, each key after the echo of the one before: firmware has a
+        buffer for few keys. Then the Enter key."""
+        for key in line:
+            self.send(key)
+            self.expect(re.escape(key), timeout)
+        self.send("\r")
+
     def ask(self, command, timeout=ANSWER, code=0):
         """Runs a command in the guest's shell; returns its output without the line's end."""
         self.send(f"echo '<''begin>'; {command}; echo '<''end' $?'>'\r")

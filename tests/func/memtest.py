@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""memtest.py SOSIA - memtest86+ over 64 MB: its screen is the serial port. With SOSIA_TEST_LONG=1 a
+full pass (all ten tests, some six minutes), else the first of them."""
+
+import re
+import sys
+
+from guest import LONG, SANITIZED, Guest
+from packages import one, package
+from tap import expect, run_tests
+
+PASS = 3600  # seconds for a full pass
+FIRST = 600 if SANITIZED else 120  # seconds until the third test has begun
+
+
+def memtest(folder, prog):
+    image = one(package("memtest86+"), "boot/memtest86+x64.bin")
+    spec = {"memory": "64M", "kernel": str(image), "cmdline": "console=ttyS0,115200"}
+    with Guest(prog, folder, spec) as g:
+        g.expect(r"60MB of 6\d", FIRST)
+        if LONG:
+            g.expect(r"Pass:\s+1 ", PASS)
+        else:
+            g.expect(r"#3  \[", FIRST)
+        errors = set(re.findall(r"Errors:\s+(\d+)", g.text))
+        expect(errors == {"0"}, "errors: ", errors, g.text[-2000:])
+        g.send("\x01x")
+        g.end(0)
+
+
+memtest.__doc__ = f"memtest86+: {'a full pass' if LONG else 'its first tests'} without an error"
+run_tests([memtest], sys.argv[1])

@@ -1,0 +1,130 @@
+"""packages.py - Debian packages as test material: downloaded and unpacked, nothing installed.
+
+The system's package sources serve, with lists of our own in build/guests/apt-ARCH: so it works
+without root, for another architecture, and with lists of today.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+from guest import CACHE, need
+from tap import Skip
+
+DOWNLOAD = 900  # seconds
+
+
+class Apt:
+    def __init__(self, arch):
+        self.arch, self.folder = arch, CACHE / f"apt-{arch}"
+        self.config = self.folder / "apt.conf"
+        self.env = dict(os.environ, APT_CONFIG=str(self.config), LC_ALL="C")
+
+    def prepare(self):
+        if self.config.exists():
+            return
+        for sub in ("state/lists/partial", "cache/archives/partial"):
+            (self.folder / sub).mkdir(parents=True, exist_ok=True)
+        (self.folder / "status").touch()
+        self.config.write_text(
+            f'APT::Architecture "{self.arch}"; APT::Architectures {{ "{self.arch}"; }};\n'
+            f'Dir::State "{self.folder}/state"; Dir::State::status "{self.folder}/status";\n'
+            f'Dir::Cache "{self.folder}/cache"; APT::Sandbox::User "";\n', encoding="utf-8")
+
+    def run(self, *argv, cwd=None):
+        return subprocess.run(argv, env=self.env, cwd=cwd, capture_output=True, text=True,
+                              timeout=DOWNLOAD, stdin=subprocess.DEVNULL)
+
+    def update(self):
+        self.run("apt-get", "-q", "update")  # a list that cannot be had leaves the others
+
+    def download(self, name, folder):
+        """The path of the package's file, or None."""
+        self.run("apt-get", "-q", "download", name, cwd=folder)
+        return next(iter(pathlib.Path(folder).glob("*.deb")), None)
+
+    def dependency(self, name, prefix):
+        """The first package with this prefix that `name` depends on, or None."""
+        for line in self.run("apt-cache", "depends", name).stdout.splitlines():
+            word = line.split("Depends: ")[-1].strip()
+            if "Depends: " in line and word.startswith(prefix):
+                return word
+        return None
+
+
+@contextlib.contextmanager
+def _locked():
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "packages.lock", "w", encoding="utf-8") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def package(name, arch="amd64", names=None):
+    """The folder with the unpacked package. `names` is the prefix of what to take instead of
+    `name`, which only depends on it. Raises Skip where it cannot be had."""
+    need("apt-get", "dpkg-deb")
+    unpacked, apt = CACHE / f"{name}-{arch}", Apt(arch)
+    with _locked():
+        if unpacked.exists():
+            return unpacked
+        apt.prepare()
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            for attempt in (1, 2):
+                real = apt.dependency(name, names) if names else name
+                deb = apt.download(real, folder) if real else None
+                if deb:
+                    break
+                if attempt == 1:
+                    apt.update()
+            else:
+                raise Skip(f"the package {name}:{arch} cannot be downloaded")
+            new = pathlib.Path(folder) / "new"
+            subprocess.run(["dpkg-deb", "-x", deb, new], check=True)
+            new.chmod(0o755)
+            shutil.move(new, unpacked)
+    return unpacked
+
+
+def one(folder, pattern):
+    """The only file below `folder` that matches."""
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise Skip(f"{folder.name} has {len(found)} files {pattern}")
+    return found[0]
+
+
+INIT = """#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+dmesg -n 4
+export PS1='guest:# '
+exec setsid cttyhack sh
+"""
+
+
+def busybox_initrd(path, arch="amd64"):
+    """Writes an initrd with a static busybox of that architecture, which gives a shell with the
+    prompt `guest:# ` on the kernel's console."""
+    need("cpio")
+    busybox = package("busybox-static", arch) / "bin" / "busybox"
+    with tempfile.TemporaryDirectory() as temporary:
+        root = pathlib.Path(temporary)
+        for sub in ("bin", "proc", "sys", "dev", "tmp"):
+            (root / sub).mkdir()
+        shutil.copy(busybox, root / "bin" / "busybox")
+        for applet in ("sh mount dmesg setsid cttyhack cat echo uname nproc poweroff ls grep sleep "
+                       "md5sum sha1sum gzip seq head dd expr").split():
+            (root / "bin" / applet).symlink_to("busybox")
+        (root / "init").write_text(INIT, encoding="utf-8")
+        (root / "init").chmod(0o755)
+        names = "\n".join(str(p.relative_to(root)) for p in sorted(root.rglob("*")))
+        with open(path, "wb") as out:
+            subprocess.run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=root,
+                           input=names.encode(), stdout=out, check=True)
+    return str(path)
