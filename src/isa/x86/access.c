@@ -248,6 +248,10 @@ void *x86_rmw_slow(struct x86_cpu *c, gva_t lin, unsigned size)
         x86_tlb_fill(c, next_lin(c, lin, n), X86_WRITE, c->mmu, &b);
         return NULL;
     }
+    /* A locked access across cache lines stops every processor of the host, or is punished by it:
+     * Linux makes the thread sleep. Nobody notices the difference where no other vCPU looks. */
+    if (c->ncpus == 1 && x86_crosses_line(lin, size))
+        return NULL;
     return a.ram && a.writable ? c->ram->host + a.roff + a.gpa % PAGE_SIZE : NULL;
 }
 

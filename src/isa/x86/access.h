@@ -89,15 +89,22 @@ X86_ACCESS(32)
 X86_ACCESS(64)
 #undef X86_ACCESS
 
+#define X86_CACHE_LINE 64u
+static inline bool x86_crosses_line(gva_t lin, unsigned size)
+{
+    return lin % X86_CACHE_LINE > X86_CACHE_LINE - size;
+}
+
 /* Read-modify-write of 1, 2, 4 or 8 bytes: a host pointer to the operand, on which the caller works
  * with one host instruction (locked or not), then x86_rmw_done(). NULL: the operand is device
- * memory or crosses a page; write access has been checked, and the caller uses x86_ld_slow and
- * x86_st_slow. */
+ * memory, or crosses a page or (with a single vCPU) a cache line; write access has been checked,
+ * and the caller uses x86_ld_slow and x86_st_slow. */
 X86_HOT void *x86_rmw_ptr(struct x86_cpu *c, gva_t lin, unsigned size)
 {
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, c->mmu);
     uint64_t tag = x86_tlb_tag(c, lin, size);
-    if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) != tag || e->rtag != tag))
+    if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) != tag || e->rtag != tag ||
+                 x86_crosses_line(lin, size)))
         return x86_rmw_slow(c, lin, size);
     return (void *)(e->addend + lin);
 }
