@@ -89,6 +89,8 @@ static void extra(struct fuzz *f, uint8_t what)
 static void program_bars(void)
 {
     uint64_t io = 0xc000, mem = 0xe0000000u;
+    space_begin(&m.pc->port);
+    space_begin(&m.pc->mem);
     for (unsigned n = 0; n < 256; n++) {
         struct pci_dev *d = m.pc->pci.dev[n];
         for (unsigned b = 0; d && b < PCI_NUM_BARS; b++) {
@@ -107,6 +109,8 @@ static void program_bars(void)
         space_write(&m.pc->port, 0xcf8, 0x80000000u | n << 8 | 4, 4);
         space_write(&m.pc->port, 0xcfc, 7, 2);
     }
+    space_commit(&m.pc->mem);
+    space_commit(&m.pc->port);
 }
 
 static void windows(void)

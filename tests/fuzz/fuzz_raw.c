@@ -43,7 +43,7 @@ static void request(struct blk *b, struct request *q, struct fuzz_in *in)
         len <<= what >> 4; /* discarded without a buffer: may be long */
     if (len > b->size - at)
         len = b->size - at;
-    cut = len ? cut % len : 0;
+    cut = data && len ? cut % len : 0;
     q->done = 0;
     q->iov[0] = (struct iovec){q->buf, cut};
     q->iov[1] = (struct iovec){q->buf, 0};

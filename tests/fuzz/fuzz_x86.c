@@ -371,9 +371,11 @@ static void check_tlb(void)
     }
 }
 
+/* Once, not again and again: while a split lock of the guest is held up by the host (Linux makes
+ * its task sleep for 10 ms), a signal makes it start anew. */
 static void arm(ns_t ns)
 {
-    const struct itimerspec t = {.it_value.tv_nsec = ns, .it_interval.tv_nsec = ns};
+    const struct itimerspec t = {.it_value.tv_nsec = ns};
     timer_settime(m.timer, 0, &t, NULL);
 }
 
