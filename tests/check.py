@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""check.py - builds twice (as released, and with ASan and UBSan), runs every test in both builds,
-shows what failed and ends with the one line `N passed, N failed, N skipped`.
+"""check.py [--long] - builds twice (as released, and with ASan and UBSan), runs every test in both
+builds, shows what failed and ends with the one line `N passed, N failed, N skipped`.
+
+Guests are started in a sample of the ways there are; --long starts them in every way.
 
 Each TAP point counts as a test; a program that dies early or leaves points of its plan out counts as
 one failure more, a test without TAP as one. Tests of the source itself (suite lint) run once.
@@ -75,6 +77,9 @@ def run_tests(name, options, count):
     log = ROOT / name / "meson-logs" / "testlog.json"
     log.unlink(missing_ok=True)
     env = dict(SANITIZERS, **os.environ, MALLOC_PERTURB_="0")
+    if "--long" in sys.argv:
+        env["SOSIA_TEST_LONG"] = "1"
+        options = [*options, "--timeout-multiplier", "10"]
     subprocess.run(["meson", "test", "-C", ROOT / name, "--no-rebuild", *options], env=env)
     if not log.exists():
         count.failed += 1
