@@ -3,10 +3,12 @@
 #   make run     everything for a first look: packages, build, demo guest, and the guest runs here
 #   make check   everything for a change: packages, two builds (one with sanitizers), every test
 #   make check-long   the same with guests in every variant, not in samples: an hour or more
+#   make fuzz     looks for new failures with libFuzzer, 10 minutes a target (FUZZ=seconds)
 #   make bench   how fast the engine interp is, against Bochs and this machine
 BUILD := build
+FUZZ := 600
 
-.PHONY: all run check check-long bench setup clean
+.PHONY: all run check check-long fuzz bench setup clean
 all: $(BUILD)/build.ninja
 	meson compile -C $(BUILD)
 
@@ -28,6 +30,9 @@ check: setup
 check-long: setup
 	@tests/check.py --long
 
+fuzz: setup
+	@tests/fuzz/run.sh $(FUZZ)
+
 bench:
 	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory all
@@ -35,4 +40,4 @@ bench:
 	@bench/interp.py $(BUILD)/bench
 
 clean:
-	rm -rf $(BUILD) build-asan demo
+	rm -rf $(BUILD) build-asan build-fuzz demo
