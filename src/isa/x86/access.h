@@ -31,6 +31,10 @@ void x86_st_bytes(struct x86_cpu *c, gva_t lin, const void *buf, unsigned len, e
 /* Checks that [lin, lin+len) may be accessed so; raises #PF if not. len <= 4096. */
 void x86_probe(struct x86_cpu *c, gva_t lin, unsigned len, enum x86_access acc, enum x86_mmu mmu);
 void *x86_rmw_slow(struct x86_cpu *c, gva_t lin, unsigned size);
+/* Around a read-modify-write for which x86_rmw_ptr() gave no pointer: one vCPU at a time. A fault
+ * ends it too. */
+void x86_split_begin(struct x86_cpu *c);
+void x86_split_end(struct x86_cpu *c);
 /* For bulk copies (REP MOVS, STOS): a host pointer to `lin` and in *len how many bytes from there
  * lie in the same page of RAM, or NULL if it is device memory, watched, tracked code, or not in the
  * TLB yet (then access one element the ordinary way). After writing n bytes call x86_rmw_done(c,

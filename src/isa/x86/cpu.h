@@ -131,6 +131,7 @@ struct x86_cpu {
     _Atomic uint8_t sipi_vector;
     uint32_t slow;
     uint64_t db_hit; /* DR6 bits to report as a trap when the instruction is finished */
+    bool in_split;   /* between x86_split_begin() and _end() */
     bool watch_data; /* DR7 enables a data breakpoint: pages it touches are never cached */
 
     sigjmp_buf *env; /* the engine's landing place for x86_raise() */

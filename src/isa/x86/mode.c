@@ -7,6 +7,8 @@
 
 _Noreturn void x86_rethrow(struct x86_cpu *c)
 {
+    if (c->in_split)
+        x86_split_end(c);
     siglongjmp(*c->env, 1);
 }
 

@@ -61,8 +61,10 @@ typedef uint64_t __attribute__((may_alias, aligned(1))) x86_mem64;
             direct;                                                                       \
             x86_rmw_done(c, lin, p, (bits) / 8);                                          \
         } else {                                                                          \
+            x86_split_begin(c);                                                           \
             uint##bits##_t old = (uint##bits##_t)x86_ld_slow(c, lin, (bits) / 8, c->mmu); \
             x86_st_slow(c, lin, indirect, (bits) / 8, c->mmu);                            \
+            x86_split_end(c);                                                             \
         }                                                                                 \
     } while (0)
 

@@ -206,11 +206,13 @@ static void cmpxchg16b(struct x86_cpu *c, const struct x86_insn *i)
                          : "memory");
         x86_rmw_done(c, lin, p, 16);
     } else {
+        x86_split_begin(c);
         lo = x86_ld_slow(c, lin, 8, c->mmu);
         hi = x86_ld_slow(c, lin + 8, 8, c->mmu);
         same = lo == c->s.gpr[X86_RAX] && hi == c->s.gpr[X86_RDX];
         x86_st_slow(c, lin, same ? c->s.gpr[X86_RBX] : lo, 8, c->mmu);
         x86_st_slow(c, lin + 8, same ? c->s.gpr[X86_RCX] : hi, 8, c->mmu);
+        x86_split_end(c);
     }
     set_zf(c, same);
     c->s.gpr[X86_RAX] = lo;
