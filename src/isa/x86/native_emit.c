@@ -81,6 +81,8 @@ static bool vex_w_ignored(const struct x86_dec *d)
     case ZYDIS_MNEMONIC_VCVTSD2SI:
     case ZYDIS_MNEMONIC_VCVTTSS2SI:
     case ZYDIS_MNEMONIC_VCVTTSD2SI:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
         return true;
     default:
         return false;
@@ -276,6 +278,12 @@ static void mov_mmx(struct emit *e, bool store, unsigned r)
     BYTES(e, 0xff, 0xff);
 }
 
+static bool is_ymm(const ZydisDecodedOperand *o)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_YMM;
+}
+
 /* One register operand, before or after the instruction. */
 static void move_operand(struct emit *e, const ZydisDecodedOperand *o, bool store, bool vex)
 {
@@ -318,8 +326,11 @@ static void move_operand(struct emit *e, const ZydisDecodedOperand *o, bool stor
 static void move_operands(struct emit *e, const struct x86_dec *d, bool store)
 {
     bool vex = d->zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
-    for (unsigned n = 0; n < d->zi->operand_count; n++)
-        move_operand(e, &d->op[n], store, vex);
+    /* YMM registers last: loading the same register as an XMM operand clears its upper half. */
+    for (unsigned ymm = 0; ymm < 2; ymm++)
+        for (unsigned n = 0; n < d->zi->operand_count; n++)
+            if (is_ymm(&d->op[n]) == ymm)
+                move_operand(e, &d->op[n], store, vex);
 }
 
 /* Floating-point arithmetic and conversions; comparing the exception classes is conservative. */
@@ -372,8 +383,7 @@ static void load_host_mxcsr(struct emit *e, uint32_t at)
 static bool has_ymm(const struct x86_dec *d)
 {
     for (unsigned n = 0; n < d->zi->operand_count; n++)
-        if (d->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            ZydisRegisterGetClass(d->op[n].reg.value) == ZYDIS_REGCLASS_YMM)
+        if (is_ymm(&d->op[n]))
             return true;
     return false;
 }
