@@ -118,6 +118,17 @@ static void fill_mem(struct x86_insn *i, const ZydisDecodedOperandMem *m, unsign
         i->disp += end;
 }
 
+/* Zydis 4.0 takes [index + disp32] (ModRM.mod = 0, SIB.base = 5) for [R13D + index] if REX.B is set
+ * and the address has 32 bits. */
+static void fix_no_base(struct x86_insn *i, const ZydisDecodedInstruction *zi)
+{
+    if (zi->raw.modrm.mod == 0 && zi->raw.modrm.rm == 4 && zi->raw.sib.base == 5 &&
+        zi->address_width != 16) {
+        i->base = X86_REG_ZERO;
+        i->disp = zi->raw.disp.value;
+    }
+}
+
 /* The address operand: the one a ModRM byte or an absolute offset gives, or a string instruction's
  * source (whose segment can be overridden), or any other implicit one (XLAT). */
 static void fill_operands(struct x86_dec *d, unsigned end)
@@ -146,6 +157,8 @@ static void fill_operands(struct x86_dec *d, unsigned end)
             i->imm = d->op[n].imm.value.u + (d->op[n].imm.is_relative ? end : 0);
     if (mem) {
         fill_mem(i, &mem->mem, end);
+        if (mem->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+            fix_no_base(i, d->zi);
         i->seg = seg_number(mem->mem.segment);
     }
 }
