@@ -46,13 +46,14 @@ struct regs {
 static uint8_t *code_rw; /* writable mapping of the page at CODE_AT */
 static sigjmp_buf native_env;
 static volatile int native_trap;
-static volatile uint32_t native_mxcsr;
+static struct x86_xsave native_fpu; /* as the exception left it */
 
 static void on_fault(int sig, siginfo_t *info, void *ctx)
 {
     ucontext_t *u = ctx;
     native_trap = (int)u->uc_mcontext.gregs[REG_TRAPNO];
-    native_mxcsr = u->uc_mcontext.fpregs->mxcsr;
+    /* The kernel writes an XSAVE image, but for bytes 464..511 of it. */
+    memcpy(&native_fpu, u->uc_mcontext.fpregs, sizeof native_fpu);
     siglongjmp(native_env, 1);
 }
 
@@ -430,7 +431,7 @@ static void compare(const uint8_t *b, unsigned len, const struct regs *start, ui
         a = *start;
         a.gpr[4] = a.gpr[15] = 0;
         if (ta == X86_XM)
-            a.fpu.mxcsr = native_mxcsr;
+            a.fpu = native_fpu;
     }
     if (ta == te && (states_differ(&a, &e, why) || differs("mem", host, guest, WINDOW, why)))
         report(b, len, why);

@@ -47,13 +47,6 @@ static bool in_arena(uintptr_t pc)
 static _Noreturn void simd_error(struct x86_cpu *c)
 {
     __asm__ volatile("fninit"); /* MMX registers may be in use */
-    struct x86_native *n = c->native;
-    if (n->mmx_undo) {
-        c->s.fpu.fsw = n->mmx_fsw;
-        c->s.fpu.ftw = n->mmx_ftw;
-        memcpy(c->s.fpu.st, n->mmx_st, sizeof n->mmx_st);
-        n->mmx_undo = false;
-    }
     x86_raise(c, c->s.cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
 }
 

@@ -65,13 +65,6 @@ struct x86_native {
     bool fop_always, fdp_always; /* updated by instructions that meet no error, too */
     bool fcomi_clears_c1;
 
-    /* While an instruction that converts between MMX and SSE runs: the x87 state before it, for if
-     * it faults. */
-    bool mmx_undo;
-    uint16_t mmx_fsw;
-    uint8_t mmx_ftw;
-    uint8_t mmx_st[8][16];
-
     /* FERR# and IGNNE# (SDM vol. 1, D.2.1): how x87 errors are reported when CR0.NE = 0. */
     void (*ferr)(void *ctx, bool level); /* called on the vCPU's thread; NULL: not connected */
     void *ferr_ctx;

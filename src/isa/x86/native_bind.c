@@ -25,7 +25,6 @@ static inline void run_store(struct x86_cpu *c, const struct x86_insn *i)
         x86_vec_store_done(c, lin, host, size);
         return;
     }
-    x86_probe(c, lin, size, X86_WRITE, c->mmu);
     call(c, i, c->native->buffer);
     x86_vec_store_slow(c, lin, c->native->buffer, size);
 }
@@ -50,6 +49,14 @@ RUNNERS(sse, x86_sse_check)
 RUNNERS(avx, x86_avx_check)
 #undef RUNNERS
 
+/* VCVTPS2PH sets MXCSR's flags even if its store faults. */
+static void avx_store_last(struct x86_cpu *c, const struct x86_insn *i)
+{
+    x86_avx_check(c);
+    call(c, i, c->native->buffer);
+    x86_vec_store(c, i, c->native->buffer, x86_vec_size(i));
+}
+
 /* ---- MMX; dst: the instruction belongs to SSE, too ---- */
 
 static inline bool mmx_ready(struct x86_cpu *c, const struct x86_insn *i)
@@ -60,20 +67,12 @@ static inline bool mmx_ready(struct x86_cpu *c, const struct x86_insn *i)
     return x86_fpu_wait(c, i);
 }
 
-/* A conversion may yet fault in the stub (#XM), and then must leave the x87 state alone. */
+/* Processors turn to MMX behind the load and before the operation: what faults there (#XM) finds
+ * TOP = 0. */
 static void mmx_call(struct x86_cpu *c, const struct x86_insn *i, void *mem)
 {
-    struct x86_native *n = c->native;
-    const struct x86_xsave *f = &c->s.fpu;
-    n->mmx_undo = i->dst;
-    if (i->dst) {
-        n->mmx_fsw = f->fsw;
-        n->mmx_ftw = f->ftw;
-        memcpy(n->mmx_st, f->st, sizeof n->mmx_st);
-    }
     x86_mmx_enter(c);
     call(c, i, mem);
-    n->mmx_undo = false;
 }
 
 static void mmx_none(struct x86_cpu *c, const struct x86_insn *i)
@@ -92,12 +91,9 @@ static void mmx_store(struct x86_cpu *c, const struct x86_insn *i)
 {
     if (!mmx_ready(c, i))
         return;
-    unsigned size = x86_vec_size(i);
-    gva_t lin = x86_vec_store_lin(c, i, size);
-    if (!x86_vec_store_ptr(c, lin, size))
-        x86_probe(c, lin, size, X86_WRITE, c->mmu);
-    x86_mmx_enter(c);
+    x86_fpu_set_top(c, 0);
     run_store(c, i);
+    x86_mmx_enter(c);
 }
 
 /* ---- binding ---- */
@@ -213,5 +209,7 @@ bool x86_bind_native(struct x86_dec *d)
     if (kind == X86_STUB_X87)
         return x86_bind_x87(d, stub, store);
     d->i->fn = runner[kind][!(d->i->flags & X86_IF_MEM) ? 0 : store ? 2 : 1];
+    if (store && zi->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH)
+        d->i->fn = avx_store_last;
     return true;
 }

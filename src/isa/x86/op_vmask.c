@@ -27,9 +27,16 @@ static bool selected(const struct vec *mask, unsigned n, unsigned size)
     return mask->b[n * size + size - 1] & 0x80;
 }
 
-static uint64_t load(struct x86_cpu *c, gva_t lin, unsigned size)
+/* No alignment is asked for (SDM vol. 2, VMASKMOV: exceptions of type 6 without #AC; table 2-27 for
+ * gathers). */
+static enum x86_mmu masked_mmu(const struct x86_cpu *c)
 {
-    return size == 8 ? x86_ld64(c, lin) : x86_ld32(c, lin);
+    return c->mmu == X86_MMU_ALIGN ? X86_MMU_USER : (enum x86_mmu)c->mmu;
+}
+
+static uint64_t load(struct x86_cpu *c, gva_t lin, unsigned size, enum x86_mmu mmu)
+{
+    return size == 8 ? x86_ldm64(c, lin, mmu) : x86_ldm32(c, lin, mmu);
 }
 
 static void store(struct x86_cpu *c, gva_t lin, const uint8_t *p, unsigned size)
@@ -37,11 +44,11 @@ static void store(struct x86_cpu *c, gva_t lin, const uint8_t *p, unsigned size)
     uint64_t v = 0;
     memcpy(&v, p, size);
     if (size == 8)
-        x86_st64(c, lin, v);
+        x86_stm64(c, lin, v, masked_mmu(c));
     else if (size == 4)
-        x86_st32(c, lin, (uint32_t)v);
+        x86_stm32(c, lin, (uint32_t)v, masked_mmu(c));
     else
-        x86_st8(c, lin, (uint8_t)v);
+        x86_stm8(c, lin, (uint8_t)v, masked_mmu(c));
 }
 
 /* All elements are checked before the first is stored. */
@@ -61,6 +68,15 @@ static void store_selected(struct x86_cpu *c, const struct x86_insn *i, const st
             store(c, lin[n], data->b + n * size, size);
 }
 
+/* If so, all of the operand must lie within the segment. */
+static bool any_selected(const struct vec *mask, const struct x86_insn *i)
+{
+    for (unsigned n = 0; n < i->aux / i->osize; n++)
+        if (selected(mask, n, i->osize))
+            return true;
+    return false;
+}
+
 /* VMASKMOVPS/PD, VPMASKMOVD/Q. aux: bytes of the vector; osize: of an element; src: mask; dst: the
  * other */
 static void vmaskmov_load(struct x86_cpu *c, const struct x86_insn *i)
@@ -68,13 +84,15 @@ static void vmaskmov_load(struct x86_cpu *c, const struct x86_insn *i)
     x86_avx_check(c);
     struct vec mask, out = {{0}};
     get(c, i->src, &mask);
+    if (any_selected(&mask, i))
+        (void)x86_lin_r(c, i, i->aux);
     uint64_t ea = x86_ea(c, i);
     unsigned size = i->osize;
     for (unsigned n = 0; n < i->aux / size; n++) {
         if (!selected(&mask, n, size))
             continue;
         uint64_t at = (ea + n * size) & i->amask;
-        uint64_t v = load(c, x86_seg_lin(c, i->seg, at, size, X86_SEGOK_R), size);
+        uint64_t v = load(c, x86_seg_lin(c, i->seg, at, size, X86_SEGOK_R), size, masked_mmu(c));
         memcpy(out.b + n * size, &v, size);
     }
     set(c, i->dst, &out);
@@ -86,7 +104,18 @@ static void vmaskmov_store(struct x86_cpu *c, const struct x86_insn *i)
     struct vec mask, data;
     get(c, i->src, &mask);
     get(c, i->dst, &data);
+    if (any_selected(&mask, i))
+        (void)x86_lin_w(c, i, i->aux);
     store_selected(c, i, &data, &mask, i->aux, i->osize);
+}
+
+/* Whether bytes that are not selected can fault is implementation-specific (SDM vol. 2, MASKMOVQ);
+ * processors ask for the whole operand. */
+static void store_bytes(struct x86_cpu *c, const struct x86_insn *i, const struct vec *data,
+                        const struct vec *mask, unsigned total)
+{
+    x86_probe(c, x86_lin_w(c, i, total), total, X86_WRITE, c->mmu);
+    store_selected(c, i, data, mask, total, 1);
 }
 
 /* MASKMOVDQU, MASKMOVQ: bytes of dst by mask src to DS:[rDI] */
@@ -96,7 +125,7 @@ static void maskmovdqu(struct x86_cpu *c, const struct x86_insn *i)
     struct vec mask, data;
     get(c, i->src, &mask);
     get(c, i->dst, &data);
-    store_selected(c, i, &data, &mask, 16, 1);
+    store_bytes(c, i, &data, &mask, 16);
 }
 
 static void vmaskmovdqu(struct x86_cpu *c, const struct x86_insn *i)
@@ -105,7 +134,7 @@ static void vmaskmovdqu(struct x86_cpu *c, const struct x86_insn *i)
     struct vec mask, data;
     get(c, i->src, &mask);
     get(c, i->dst, &data);
-    store_selected(c, i, &data, &mask, 16, 1);
+    store_bytes(c, i, &data, &mask, 16);
 }
 
 static void maskmovq(struct x86_cpu *c, const struct x86_insn *i)
@@ -113,15 +142,11 @@ static void maskmovq(struct x86_cpu *c, const struct x86_insn *i)
     x86_mmx_check(c);
     if (!x86_fpu_wait(c, i))
         return;
-    /* The registers are read where they will be when TOP is 0; the state changes only afterwards.
-     */
-    const struct x86_xsave *f = &c->s.fpu;
-    unsigned top = (f->fsw >> X86_FSW_TOP_SH) & 7;
-    struct vec mask = {{0}}, data = {{0}};
-    memcpy(mask.b, f->st[(i->src - top) & 7], 8);
-    memcpy(data.b, f->st[(i->dst - top) & 7], 8);
-    store_selected(c, i, &data, &mask, 8, 1);
     x86_mmx_enter(c);
+    struct vec mask = {{0}}, data = {{0}};
+    memcpy(mask.b, c->s.fpu.st[i->src], 8);
+    memcpy(data.b, c->s.fpu.st[i->dst], 8);
+    store_bytes(c, i, &data, &mask, 8);
 }
 
 /* ---- gathers: dst, src: the mask, src2: the indices; osize: data element, aux: see below ---- */
@@ -153,12 +178,18 @@ static void gather(struct x86_cpu *c, const struct x86_insn *i)
     struct vec mask, index, out;
     get(c, i->src, &mask);
     get(c, i->src2, &index);
+    unsigned isize = i->aux & 0xff, width = count * (isize > size ? isize : size); /* VEX.L */
+    for (unsigned n = 0; n < width / size; n++) /* a fault finds it like this */
+        memset(mask.b + n * size, selected(&mask, n, size) ? 0xff : 0, size);
+    memset(mask.b + width, 0, sizeof mask.b - width);
+    set(c, i->src, &mask);
     for (unsigned n = 0; n < count; n++) {
         if (!selected(&mask, n, size))
             continue;
-        uint64_t v = load(c, gather_lin(c, i, &index, n), size);
+        uint64_t v = load(c, gather_lin(c, i, &index, n), size, masked_mmu(c));
         get(c, i->dst, &out);
         memcpy(out.b + n * size, &v, size);
+        memset(out.b + width, 0, sizeof out.b - width);
         memset(mask.b + n * size, 0, size);
         set(c, i->dst, &out);
         set(c, i->src, &mask);
