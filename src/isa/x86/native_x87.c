@@ -27,6 +27,9 @@ typedef uint32_t (*lean_fn)(struct x86_cpu *c, void *mem, const struct x86_lean_
 #define C1    0x02u /* in the status word's upper byte */
 #define C0123 0x47u
 
+#define FCW_UM    0x10u
+#define X87_BYTES offsetof(struct x86_xsave, xmm) /* of the state, that x87 instructions change */
+
 /* ---- full stubs ---- */
 
 /* Runs the stub on zeroed instruction and data pointers. Those that the host then shows as set are
@@ -65,33 +68,26 @@ static void full_load(struct x86_cpu *c, const struct x86_insn *i)
         full_call(c, i, x86_vec_load(c, i, x86_vec_size(i)));
 }
 
-/* A store that meets an unmasked error other than precision does not write its operand; a pattern
- * in the buffer tells. */
-static void full_store_slow(struct x86_cpu *c, const struct x86_insn *i, gva_t lin, unsigned size)
-{
-    uint8_t *b = c->native->buffer, pattern[16];
-    x86_probe(c, lin, size, X86_WRITE, c->mmu);
-    memset(pattern, 0xa5, sizeof pattern);
-    memcpy(b, pattern, sizeof pattern);
-    full_call(c, i, b);
-    if (!(c->s.fpu.fsw & X86_FSW_ES) || memcmp(b, pattern, size))
-        x86_vec_store_slow(c, lin, b, size);
-}
-
+/* A store that meets an unmasked error other than precision does not touch its operand, and so does
+ * not fault; a pattern in the buffer tells. One that does write may fault, and then has changed
+ * nothing. */
 static void full_store(struct x86_cpu *c, const struct x86_insn *i)
 {
     x86_fpu_check(c);
     if (!x86_fpu_wait(c, i))
         return;
+    uint8_t *b = c->native->buffer, pattern[16], before[X87_BYTES], after[X87_BYTES];
     unsigned size = x86_vec_size(i);
-    gva_t lin = x86_vec_store_lin(c, i, size);
-    void *host = x86_vec_store_ptr(c, lin, size);
-    if (UNLIKELY(!host)) {
-        full_store_slow(c, i, lin, size);
+    memset(pattern, 0xa5, sizeof pattern);
+    memcpy(b, pattern, sizeof pattern);
+    memcpy(before, &c->s.fpu, X87_BYTES);
+    full_call(c, i, b);
+    if ((c->s.fpu.fsw & X86_FSW_ES) && memcmp(b, pattern, size) == 0)
         return;
-    }
-    full_call(c, i, host);
-    x86_vec_store_done(c, lin, host, size);
+    memcpy(after, &c->s.fpu, X87_BYTES);
+    memcpy(&c->s.fpu, before, X87_BYTES);
+    x86_vec_store(c, i, b, size);
+    memcpy(&c->s.fpu, after, X87_BYTES);
 }
 
 /* ---- lean stubs ---- */
@@ -106,7 +102,8 @@ static inline bool lean_ok(const struct x86_cpu *c, const struct x86_insn *i)
 {
     const struct x86_xsave *f = &c->s.fpu;
     unsigned top = top_of(f), tags = (f->ftw >> top | f->ftw << (8 - top)) & 0xff;
-    if (f->fsw & X86_FSW_ES)
+    /* Unmasked underflow is told by a tiny result alone, masked only if it is inexact, too. */
+    if ((f->fsw & X86_FSW_ES) || !(f->fcw & FCW_UM))
         return false;
     return (tags & i->dst) == i->dst && (i->src2 != PUSH || !(tags & 0x80));
 }
