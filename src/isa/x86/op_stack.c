@@ -94,12 +94,12 @@ bool x86_bind_leave(struct x86_dec *d)
     }                                                                            \
     static void popa##bits(struct x86_cpu *c, const struct x86_insn *i)          \
     {                                                                            \
-        uint##bits##_t v[8];                                                     \
-        for (unsigned n = 0; n < 8; n++)                                         \
-            v[X86_RDI - n] = x86_peek##bits(c, n * (bits) / 8);                  \
-        for (unsigned r = X86_RAX; r <= X86_RDI; r++)                            \
-            if (r != X86_RSP)                                                    \
-                x86_w##bits(c, r, v[r]);                                         \
+        /* A fault finds the registers loaded that were read before it. */       \
+        for (unsigned n = 0; n < 8; n++) {                                       \
+            uint##bits##_t v = x86_peek##bits(c, n * (bits) / 8);                \
+            if (n != X86_RDI - X86_RSP)                                          \
+                x86_w##bits(c, X86_RDI - n, v);                                  \
+        }                                                                        \
         x86_set_rsp(c, c->s.gpr[X86_RSP] + (bits));                              \
     }
 STACK_ALL(16)
@@ -158,6 +158,8 @@ static void enter(struct x86_cpu *c, const struct x86_insn *i)
     sp -= i->aux;
     /* It faults if the new top of stack could not be written. */
     gva_t top = x86_seg_lin(c, X86_SS, sp & c->sp_mask, size, X86_SEGOK_W);
+    if (c->mmu == X86_MMU_ALIGN && (top & (size - 1)))
+        x86_raise_err(c, X86_AC, 0);
     x86_probe(c, top, size, X86_WRITE, c->mmu);
     x86_set_rsp(c, sp);
     if (size == 2)

@@ -66,8 +66,8 @@ static inline gva_t dest(struct x86_cpu *c, const struct x86_insn *i, unsigned s
     }                                                                                            \
     static void cmps##bits(struct x86_cpu *c, const struct x86_insn *i)                          \
     {                                                                                            \
-        uint##bits##_t a = x86_ld##bits(c, source(c, i, (bits) / 8));                            \
         uint##bits##_t b = x86_ld##bits(c, dest(c, i, (bits) / 8, X86_SEGOK_R));                 \
+        uint##bits##_t a = x86_ld##bits(c, source(c, i, (bits) / 8));                            \
         compare##bits(c, a, b);                                                                  \
         advance(c, i, X86_RSI, (bits) / 8);                                                      \
         advance(c, i, X86_RDI, (bits) / 8);                                                      \
@@ -213,6 +213,11 @@ repeat(struct x86_cpu *c, const struct x86_insn *i, unsigned size, x86_op_fn ste
        uint64_t (*bulk)(struct x86_cpu *, const struct x86_insn *, uint64_t, unsigned))
 {
     uint64_t count = c->s.gpr[X86_RCX] & i->amask, spent = 0;
+    if (bulk != bulk_none && i->amask == 0xffffffff) { /* even if nothing is moved */
+        c->s.gpr[X86_RDI] &= i->amask;
+        if (bulk == bulk_movs)
+            c->s.gpr[X86_RSI] &= i->amask;
+    }
     while (count) {
         uint64_t n = bulk(c, i, min_u64(count, (REP_BUDGET - spent) / size), size);
         if (n) {
@@ -231,12 +236,15 @@ repeat(struct x86_cpu *c, const struct x86_insn *i, unsigned size, x86_op_fn ste
         come_back(c);
 }
 
-/* CMPS and SCAS go on while ZF is as the prefix asks: `zf` is X86_HF_ZF for REPE, 0 for REPNE. */
+/* CMPS and SCAS go on while ZF is as the prefix asks: `zf` is X86_HF_ZF for REPE, 0 for REPNE. What
+ * interrupts them finds the flags as they were before the instruction (SDM vol. 2, REP). */
 static inline __attribute__((always_inline)) void
 repeat_while(struct x86_cpu *c, const struct x86_insn *i, x86_op_fn step, unsigned zf)
 {
     uint64_t count = c->s.gpr[X86_RCX] & i->amask;
+    uint16_t before = c->fl;
     for (unsigned spent = 0; count; spent += STEP_COST) {
+        c->fl = before;
         if (spent >= REP_BUDGET || (spent && c->slow)) {
             come_back(c);
             return;
