@@ -474,7 +474,7 @@ static void descriptor_inspection(void **state)
     struct sysrig *s = sr_create(32, 0);
     s->c->s.gpr[X86_RAX] = SEL_CODE0;
     RUN(s, 0x0f, 0x02, 0xd8, 0x0f, 0x03, 0xc8); /* lar ebx, eax; lsl ecx, eax */
-    assert_int_equal(s->c->s.gpr[X86_RBX], 0xc09b00);
+    assert_int_equal(s->c->s.gpr[X86_RBX], 0xcf9b00);
     assert_int_equal(s->c->s.gpr[X86_RCX], 0xffffffff);
     assert_true(s->c->s.rflags & X86_FL_ZF);
     RUN(s, 0x0f, 0x00, 0xe8); /* verw ax: code */

@@ -35,6 +35,19 @@ void x86_seg_check(struct x86_cpu *c, unsigned seg, uint64_t ea, unsigned size, 
 
 /* ---- checks that only slow accesses need ---- */
 
+/* Is this the stack's part in an instruction that has another memory operand? */
+static bool on_stack(const struct x86_cpu *c, gva_t lin)
+{
+    switch (c->cur->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_CALL:
+        return lin - (c->s.gpr[X86_RSP] - 8) <= 8;
+    default:
+        return false;
+    }
+}
+
 static void check_canonical(struct x86_cpu *c, gva_t lin, unsigned size)
 {
     if (!c->long_active)
@@ -42,7 +55,8 @@ static void check_canonical(struct x86_cpu *c, gva_t lin, unsigned size)
     if (UNLIKELY(!x86_canonical(lin) || !x86_canonical(lin + size - 1))) {
         /* References through SS fault with #SS (SDM vol. 1, 3.3.7.1); stack operands are told by
          * their segment register. */
-        bool stack = c->cur && (c->cur->flags & X86_IF_MEM) && c->cur->seg == X86_SS;
+        bool stack =
+            c->cur && (c->cur->flags & X86_IF_MEM) && (c->cur->seg == X86_SS || on_stack(c, lin));
         x86_raise_err(c, stack ? X86_SSF : X86_GP, 0);
     }
 }

@@ -53,36 +53,40 @@ static void jmp_rel(struct x86_cpu *c, const struct x86_insn *i)
     x86_jump(c, target(c, i));
 }
 
-#define BRANCHES(bits)                                                      \
-    static void jmp_r##bits(struct x86_cpu *c, const struct x86_insn *i)    \
-    {                                                                       \
-        x86_jump(c, x86_r##bits(c, i->dst));                                \
-    }                                                                       \
-    static void jmp_m##bits(struct x86_cpu *c, const struct x86_insn *i)    \
-    {                                                                       \
-        x86_jump(c, x86_ld##bits(c, x86_lin_r(c, i, (bits) / 8)));          \
-    }                                                                       \
-    static inline void call##bits(struct x86_cpu *c, uint64_t to)           \
-    {                                                                       \
-        x86_jump(c, to);                                                    \
-        x86_push##bits(c, (uint##bits##_t)x86_next_rip(c));                 \
-    }                                                                       \
-    static void call_rel##bits(struct x86_cpu *c, const struct x86_insn *i) \
-    {                                                                       \
-        call##bits(c, target(c, i));                                        \
-    }                                                                       \
-    static void call_r##bits(struct x86_cpu *c, const struct x86_insn *i)   \
-    {                                                                       \
-        call##bits(c, x86_r##bits(c, i->dst));                              \
-    }                                                                       \
-    static void call_m##bits(struct x86_cpu *c, const struct x86_insn *i)   \
-    {                                                                       \
-        call##bits(c, x86_ld##bits(c, x86_lin_r(c, i, (bits) / 8)));        \
-    }                                                                       \
-    static void ret##bits(struct x86_cpu *c, const struct x86_insn *i)      \
-    {                                                                       \
-        x86_jump(c, x86_peek##bits(c, 0));                                  \
-        x86_set_rsp(c, c->s.gpr[X86_RSP] + (bits) / 8 + i->aux);            \
+#define BRANCHES(bits)                                                                \
+    static void jmp_r##bits(struct x86_cpu *c, const struct x86_insn *i)              \
+    {                                                                                 \
+        x86_jump(c, x86_r##bits(c, i->dst));                                          \
+    }                                                                                 \
+    static void jmp_m##bits(struct x86_cpu *c, const struct x86_insn *i)              \
+    {                                                                                 \
+        x86_jump(c, x86_ld##bits(c, x86_lin_r(c, i, (bits) / 8)));                    \
+    }                                                                                 \
+    /* The target is checked last: processors leave the return address behind. */     \
+    static inline void call##bits(struct x86_cpu *c, uint64_t to)                     \
+    {                                                                                 \
+        uint64_t sp = c->s.gpr[X86_RSP] - (bits) / 8;                                 \
+        gva_t lin = x86_seg_lin(c, X86_SS, sp & c->sp_mask, (bits) / 8, X86_SEGOK_W); \
+        x86_st##bits(c, lin, (uint##bits##_t)x86_next_rip(c));                        \
+        x86_jump(c, to);                                                              \
+        x86_set_rsp(c, sp);                                                           \
+    }                                                                                 \
+    static void call_rel##bits(struct x86_cpu *c, const struct x86_insn *i)           \
+    {                                                                                 \
+        call##bits(c, target(c, i));                                                  \
+    }                                                                                 \
+    static void call_r##bits(struct x86_cpu *c, const struct x86_insn *i)             \
+    {                                                                                 \
+        call##bits(c, x86_r##bits(c, i->dst));                                        \
+    }                                                                                 \
+    static void call_m##bits(struct x86_cpu *c, const struct x86_insn *i)             \
+    {                                                                                 \
+        call##bits(c, x86_ld##bits(c, x86_lin_r(c, i, (bits) / 8)));                  \
+    }                                                                                 \
+    static void ret##bits(struct x86_cpu *c, const struct x86_insn *i)                \
+    {                                                                                 \
+        x86_jump(c, x86_peek##bits(c, 0));                                            \
+        x86_set_rsp(c, c->s.gpr[X86_RSP] + (bits) / 8 + i->aux);                      \
     }
 BRANCHES(16)
 BRANCHES(32)
@@ -174,19 +178,25 @@ static bool bind_loop(struct x86_dec *d)
 
 /* ---- BOUND (not in 64-bit mode): lower and upper bound lie one behind the other ---- */
 
+/* The upper bound is not looked at if the index is below the lower. */
+static gva_t upper_bound(struct x86_cpu *c, const struct x86_insn *i, unsigned size)
+{
+    return x86_seg_lin(c, i->seg, (x86_ea(c, i) + size) & i->amask, size, X86_SEGOK_R);
+}
+
 static void bound16(struct x86_cpu *c, const struct x86_insn *i)
 {
-    uint32_t b = x86_ld32(c, x86_lin_r(c, i, 4));
     int16_t n = (int16_t)x86_r16(c, i->dst);
-    if (n < (int16_t)b || n > (int16_t)(b >> 16))
+    if (n < (int16_t)x86_ld16(c, x86_lin_r(c, i, 2)) ||
+        n > (int16_t)x86_ld16(c, upper_bound(c, i, 2)))
         x86_raise(c, X86_BR);
 }
 
 static void bound32(struct x86_cpu *c, const struct x86_insn *i)
 {
-    uint64_t b = x86_ld64(c, x86_lin_r(c, i, 8));
     int32_t n = (int32_t)x86_r32(c, i->dst);
-    if (n < (int32_t)b || n > (int32_t)(b >> 32))
+    if (n < (int32_t)x86_ld32(c, x86_lin_r(c, i, 4)) ||
+        n > (int32_t)x86_ld32(c, upper_bound(c, i, 4)))
         x86_raise(c, X86_BR);
 }
 
@@ -212,10 +222,14 @@ static void into(struct x86_cpu *c, const struct x86_insn *i)
     if (X86_CC_O(c->fl))
         x86_soft_trap(c, X86_OF);
 }
-/* A #DB trap that DR6 says nothing about (SDM vol. 2, INT1). */
+/* A #DB trap that DR6 says nothing about (SDM vol. 2, INT1). What was held back behind MOV SS is
+ * told with it: it is one exception. */
 static void int1(struct x86_cpu *c, const struct x86_insn *i)
 {
-    x86_raise_db(c, 0, true);
+    uint64_t hit = c->db_hit;
+    c->db_hit = 0;
+    c->slow &= ~X86_SLOW_DB;
+    x86_raise_db(c, hit, true);
 }
 
 enum { OP_INT, OP_INT3, OP_INTO, OP_INT1 };

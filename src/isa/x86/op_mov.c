@@ -97,6 +97,8 @@ static bool bind_movx(struct x86_dec *d)
         MOVX_TABLE(movsx, m, NULL, NULL, movsx_m32_32, movsx_m64_32),
     };
     unsigned from = x86_size_index(d->op[1].size), to = x86_size_index(d->op[0].size);
+    if (from > to) /* MOVSXD r16, r/m16 */
+        from = to;
     if (from > 2)
         return false;
     x86_bind_regs(d);

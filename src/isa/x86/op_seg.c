@@ -126,11 +126,12 @@ bool x86_bind_pushpop_seg(struct x86_dec *d)
 /* LDS LES LSS LFS LGS: aux is the segment register. */
 static void load_far_pointer(struct x86_cpu *c, const struct x86_insn *i)
 {
-    gva_t lin = x86_lin_r(c, i, i->osize + 2u);
-    gva_t sel_lin = (lin + i->osize) & c->lin_mask;
+    gva_t lin = x86_lin_r(c, i, i->osize);
+    uint64_t sel_ea = (x86_ea(c, i) + i->osize) & i->amask;
     uint64_t off = i->osize == 8   ? x86_ld64(c, lin)
                    : i->osize == 4 ? x86_ld32(c, lin)
                                    : x86_ld16(c, lin);
+    gva_t sel_lin = x86_seg_lin(c, i->seg, sel_ea, 2, X86_SEGOK_R);
     x86_load_seg(c, i->aux, x86_ld16(c, sel_lin));
     if (i->osize == 2)
         x86_w16(c, i->dst, (uint16_t)off);

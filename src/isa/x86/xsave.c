@@ -146,6 +146,13 @@ static unsigned area_size(uint64_t components)
     return components & X86_XCR0_AVX ? EXTENDED + 256 : EXTENDED;
 }
 
+/* The legacy region is not touched if nothing in it is requested. */
+static void probe_area(struct x86_cpu *c, gva_t lin, unsigned size, bool legacy)
+{
+    unsigned from = legacy ? 0 : HEADER;
+    x86_probe(c, (lin + from) & c->lin_mask, size - from, X86_WRITE, c->mmu);
+}
+
 static void save_components(struct x86_cpu *c, const struct x86_insn *i, gva_t lin, uint64_t which)
 {
     struct x86_xsave *f = &c->s.fpu;
@@ -169,7 +176,7 @@ static void xsave_standard(struct x86_cpu *c, const struct x86_insn *i, bool opt
     uint64_t rfbm = requested(c), use = x86_xinuse(c);
     unsigned size = area_size(rfbm);
     gva_t lin = operand(c, i, size, 64, X86_SEGOK_R | X86_SEGOK_W);
-    x86_probe(c, lin, size, X86_WRITE, c->mmu);
+    probe_area(c, lin, size, rfbm); /* MXCSR belongs to AVX, too */
     uint64_t bv = x86_ld64(c, (lin + HEADER) & c->lin_mask);
     save_components(c, i, lin, opt ? rfbm & use : rfbm);
     if (rfbm & (X86_XCR0_SSE | X86_XCR0_AVX))
@@ -197,7 +204,7 @@ static void op_xsavec(struct x86_cpu *c, const struct x86_insn *i)
         use |= X86_XCR0_SSE;
     unsigned size = area_size(rfbm);
     gva_t lin = operand(c, i, size, 64, X86_SEGOK_W);
-    x86_probe(c, lin, size, X86_WRITE, c->mmu);
+    probe_area(c, lin, size, rfbm & (X86_XCR0_X87 | X86_XCR0_SSE));
     save_components(c, i, lin, rfbm & use);
     if (rfbm & use & X86_XCR0_SSE)
         save(c, lin, 24, &c->s.fpu.mxcsr, 8);
