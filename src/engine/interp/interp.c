@@ -99,7 +99,7 @@ static void step(struct x86_cpu *c)
     if (slow & X86_SLOW_BP)
         check_breakpoints(c);
     const struct x86_block *b = x86_code_find(c, NULL);
-    uint64_t rf = c->s.rflags & X86_FL_RF;
+    uint64_t rf = c->s.rflags & X86_FL_RF, start = c->s.rip;
     c->s.rflags &= ~(uint64_t)X86_FL_RF;
     c->cur = NULL;
     if (rf)
@@ -108,6 +108,9 @@ static void step(struct x86_cpu *c)
     if (rf && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRET &&
         b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETD && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETQ)
         c->s.rflags &= ~(uint64_t)X86_FL_RF;
+    if ((slow & X86_SLOW_TF) && (b->insn[0].flags & (X86_IF_REP | X86_IF_REPNE)) &&
+        c->s.rip == start)
+        c->s.rflags |= X86_FL_RF; /* between two iterations (SDM 18.3.1.1) */
     report_traps(c, slow & X86_SLOW_TF ? DR6_BS : 0);
 }
 
