@@ -58,11 +58,12 @@ static unsigned parts_of(struct pc *p, struct part *t)
         {&i82077_desc, &p->fdc},
         {&fw_cfg_desc, &p->fw_cfg},
         {&piix4pm_desc, &p->pm},
+        {&testdev_desc, &p->testdev}, /* the last, for it is optional */
     };
     _Static_assert(ARRAY_LEN(all) <= MAX_PARTS, "enlarge MAX_PARTS");
     for (unsigned n = 0; n < ARRAY_LEN(all); n++)
         t[n] = all[n];
-    return ARRAY_LEN(all);
+    return ARRAY_LEN(all) - !p->spec->testdev;
 }
 
 static int map_parts(struct pc *p, struct error *e)
@@ -139,6 +140,16 @@ static int init_memory(struct pc *p, struct error *e)
     return rc;
 }
 
+/* Lines 0 to 15 are those of the ISA bus, the others the I/O APIC's alone. */
+static void init_testdev(struct pc *p)
+{
+    struct pin line[TESTDEV_LINES];
+    for (unsigned n = 0; n < TESTDEV_LINES; n++)
+        line[n] = n < 16 ? pc_isa_pin(p, n)
+                         : (struct pin){.set = ioapic_set, .ctx = &p->ioapic, .line = n};
+    testdev_init(&p->testdev, line, p->host.exit, p->host.ctx);
+}
+
 static int init_chips(struct pc *p, struct error *e)
 {
     const struct pc_config *c = &p->cfg;
@@ -171,6 +182,7 @@ static int init_chips(struct pc *p, struct error *e)
     ns16550_init(&p->uart[0], c->serial, c->serial_ready, pc_isa_pin(p, 4));
     ns16550_init(&p->uart[1], (struct char_out){0}, (struct char_ready){0}, pc_isa_pin(p, 3));
     i8237_init(&p->dma, &p->mem);
+    init_testdev(p);
     rc = i82077_init(&p->fdc, &p->dma, c->floppy, pc_isa_pin(p, 6), e);
     return rc ? rc : map_parts(p, e);
 }

@@ -25,6 +25,7 @@ struct pc_host {
     void (*a20)(void *ctx, bool open);
     void (*reset)(void *ctx, const char *why);
     void (*poweroff)(void *ctx);
+    void (*exit)(void *ctx, uint32_t status); /* the test device's way to end */
     void *ctx;
 };
 

@@ -19,6 +19,7 @@
 #include "chip/ns16550.h"
 #include "chip/port61.h"
 #include "chip/port92.h"
+#include "chip/testdev.h"
 #include "machine/acpi.h"
 #include "machine/pc.h"
 #include "machine/smbios.h"
@@ -99,6 +100,7 @@ struct pc {
     struct i8237 dma;
     struct i82077 fdc;
     struct fw_cfg fw_cfg;
+    struct testdev testdev; /* with `testdev: true` only */
     struct pc_line line[16];
     bool hpet_legacy; /* the HPET has taken IRQ0 and IRQ8 from the i8254 and the RTC */
 

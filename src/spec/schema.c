@@ -111,6 +111,12 @@ const struct spec_key spec_schema[] = {
      .def = "utc",
      .help = "what the battery-backed clock shows",
      .words = clock_words},
+    {.name = "testdev",
+     .parse = spec_parse_bool,
+     .offset = FIELD(testdev),
+     .form = "true | false",
+     .def = "false",
+     .help = "the device of test kernels: an end with a status, interrupt lines, memory"},
     {.name = NULL},
 };
 

@@ -38,7 +38,7 @@ extern const struct spec_key spec_schema[];
 extern const struct spec_key spec_disk_schema[];   /* a map in `disks` */
 extern const struct spec_key spec_serial_schema[]; /* the map form of `serial` */
 
-#define SPEC_SCHEMA_KEYS 15 /* keys of spec_schema */
+#define SPEC_SCHEMA_KEYS 16 /* keys of spec_schema */
 
 /* Where the values of a spec are written; owned by the spec. */
 struct spec_origin {

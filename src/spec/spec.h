@@ -46,6 +46,7 @@ struct spec { /* strings are owned; NULL: not given */
     char *serial_file; /* with SPEC_SERIAL_FILE */
     enum spec_console console;
     enum spec_clock clock;
+    bool testdev;
     struct spec_origin *origin; /* where each value is written, for spec_check(); NULL: by hand */
 };
 

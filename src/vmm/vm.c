@@ -97,6 +97,8 @@ static void on_wake(uv_async_t *a)
     if (req == VM_REQ_SIGNAL)
         error_set(&vm->result, ERR_STATE, "ended by a signal (%s); the guest was not shut down",
                   vm->req_why);
+    if (req == VM_REQ_EXIT)
+        error_set(&vm->result, ERR_STATE, "the guest ended with %s", vm->req_why);
     release(vm, true);
     uv_stop(&vm->loop);
 }

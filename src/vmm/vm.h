@@ -22,7 +22,7 @@
 #include "machine/pc.h"
 #include "vmm/vcpu.h"
 
-enum vm_req { VM_REQ_NONE, VM_REQ_RESET, VM_REQ_POWEROFF, VM_REQ_QUIT, VM_REQ_SIGNAL };
+enum vm_req { VM_REQ_NONE, VM_REQ_RESET, VM_REQ_POWEROFF, VM_REQ_EXIT, VM_REQ_QUIT, VM_REQ_SIGNAL };
 
 struct vm {
     const struct spec *spec;
@@ -60,7 +60,8 @@ int vm_create(struct vm *vm, const struct spec *s, struct error *e);
 int vm_run(struct vm *vm, struct error *e);
 void vm_destroy(struct vm *vm);
 
-/* (any thread) Asks for a reset or the end of the VM. A stronger request replaces a weaker one. */
+/* (any thread) Asks for a reset or the end of the VM. A stronger request replaces a weaker one.
+ * VM_REQ_EXIT is the guest's own report of a failure. */
 void vm_request(struct vm *vm, enum vm_req req, const char *why);
 
 /* For vCPU threads: waits while the VM is stopped; false: end the thread. */

@@ -1,6 +1,8 @@
 /*
  * vm_bus.c - the way between vCPUs and the board: each crossing takes the device lock.
  */
+#include <stdio.h>
+
 #include "isa/x86/native.h"
 #include "vmm/vm.h"
 
@@ -180,6 +182,13 @@ static void host_poweroff(void *ctx)
     vm_request(ctx, VM_REQ_POWEROFF, "power-off");
 }
 
+static void host_exit(void *ctx, uint32_t status)
+{
+    char why[32];
+    snprintf(why, sizeof why, "status %u", status);
+    vm_request(ctx, status ? VM_REQ_EXIT : VM_REQ_POWEROFF, why);
+}
+
 void vm_connect_ferr(struct vcpu *v)
 {
     x86_native_connect_ferr(v->cpu, ferr, v);
@@ -195,6 +204,7 @@ struct pc_host vm_pc_host(struct vm *vm)
         .a20 = host_a20,
         .reset = host_reset,
         .poweroff = host_poweroff,
+        .exit = host_exit,
         .ctx = vm,
     };
 }

@@ -295,7 +295,7 @@ static void test_full(void **state)
          "kernel: disk\ninitrd: ./disk\ncmdline: 'console=ttyS0 quiet'\n"
          "disks:\n  - disk\n  - {file: disk, bus: ide, readonly: true}\n"
          "cdrom: disk\nfloppy: disk\nserial:\n  file: out.log\nconsole: terminal\nclock: "
-         "localtime\n",
+         "localtime\ntestdev: true\n",
          &s);
     assert_string_equal(s.name, "vm.one");
     assert_int_equal(s.engine, SPEC_ENGINE_INTERP);
@@ -319,6 +319,7 @@ static void test_full(void **state)
     assert_string_equal(s.serial_file, path);
     assert_int_equal(s.console, SPEC_CONSOLE_TERMINAL);
     assert_int_equal(s.clock, SPEC_CLOCK_LOCALTIME);
+    assert_true(s.testdev);
     spec_fini(&s);
 }
 
@@ -336,6 +337,7 @@ static void assert_defaults(const struct spec *s)
     assert_int_equal(s->serial, SPEC_SERIAL_TERMINAL);
     assert_int_equal(s->console, SPEC_CONSOLE_NONE);
     assert_int_equal(s->clock, SPEC_CLOCK_UTC);
+    assert_false(s->testdev);
 }
 
 static void test_defaults(void **state)
