@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from guest import BOOT, LONG, Guest, demo, need
-from packages import one, package
+from packages import one, package, sample
 from tap import run_tests
 
 FLOPPY = 1440 * 1024
@@ -20,11 +20,13 @@ def kernel_disk(folder):
     tree.mkdir()
     shutil.copy(demo()["kernel"], tree / "vmlinuz")
     shutil.copy(demo()["initrd"], tree / "initrd")
-    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext2", "-d", tree, image, "64M"], check=True)
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext2", "-d", tree, image, "64M"], check=True,
+                   stdout=subprocess.DEVNULL)
     return str(image)
 
 
 def to_kernel(folder, prog, drives, disk, listed):
+    sample()
     with Guest(prog, folder, {"memory": "256M", "disks": [disk], **drives}) as g:
         g.expect("GNU/Linux", 2 * BOOT)
         g.expect("executed automatically", BOOT)

@@ -7,13 +7,14 @@ import pathlib
 import sys
 
 from guest import BOOT, LONG, Guest
-from packages import busybox_initrd, one, package
+from packages import busybox_initrd, one, package, sample
 from tap import case, expect, run_tests
 
 PROMPT = "guest:# "
 
 
 def boots(folder, prog, cpus):
+    sample()
     kernel = one(package("linux-image-686", "i386", "linux-image-6"), "boot/vmlinuz-*")
     spec = {"memory": "256M", "cpus": cpus, "kernel": str(kernel), "cmdline": "console=ttyS0",
             "initrd": busybox_initrd(pathlib.Path(folder) / "initrd", "i386")}

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
-from guest import CACHE, need
+from guest import CACHE, LONG, SANITIZED, need
 from tap import Skip
 
 DOWNLOAD = 900  # seconds
@@ -88,6 +88,12 @@ def package(name, arch="amd64", names=None):
             new.chmod(0o755)
             shutil.move(new, unpacked)
     return unpacked
+
+
+def sample():
+    """Skips what takes minutes with sanitizers, unless everything is wanted."""
+    if SANITIZED and not LONG:
+        raise Skip("too slow with sanitizers; make check-long runs it")
 
 
 def one(folder, pattern):
