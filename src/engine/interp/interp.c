@@ -92,11 +92,12 @@ static void report_traps(struct x86_cpu *c, uint64_t dr6)
 static void step(struct x86_cpu *c)
 {
     uint32_t slow = c->slow;
+    bool inhibited = c->s.movss_shadow; /* SDM 6.8.3: instruction breakpoints, too */
     if (slow & X86_SLOW_SHADOW) {
         c->s.sti_shadow = c->s.movss_shadow = 0;
         c->slow &= ~X86_SLOW_SHADOW;
     }
-    if (slow & X86_SLOW_BP)
+    if ((slow & X86_SLOW_BP) && !inhibited)
         check_breakpoints(c);
     const struct x86_block *b = x86_code_find(c, NULL);
     uint64_t rf = c->s.rflags & X86_FL_RF, start = c->s.rip;

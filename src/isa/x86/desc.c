@@ -129,7 +129,8 @@ void x86_seg_drop_inner(struct x86_cpu *c, unsigned new_cpl)
         if (x86_attr_code(s->attr) && x86_attr_conforming(s->attr))
             continue;
         if (X86_ATTR_DPL(s->attr) < new_cpl)
-            *s = (struct x86_seg){.attr = X86_ATTR_UNUSABLE};
+            /* The base stays, as processors leave it; FS and GS use it in 64-bit mode. */
+            *s = (struct x86_seg){.base = s->base, .attr = X86_ATTR_UNUSABLE};
     }
 }
 

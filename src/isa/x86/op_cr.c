@@ -190,6 +190,8 @@ static void mov_to_dr(struct x86_cpu *c, const struct x86_insn *i)
     else if (n == 7)
         v = (v & 0xffff23ffu) | X86_DR7_FIXED;
     c->s.dr[n] = v;
+    /* This instruction ends RF's effect; without breakpoints nobody had to look until now. */
+    c->s.rflags &= ~(uint64_t)X86_FL_RF;
     bool watched = c->watch_data;
     x86_update_mode(c);
     if (watched || c->watch_data) /* pages that watchpoints touch are not cached */
