@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "isa/x86/priv.h"
+
 #define SIGNATURE    0x606a6u /* family 6, model 6AH, stepping 6 */
 #define LEAF_MAX     0x16u
 #define LEAF_HV      0x40000000u
@@ -313,7 +315,7 @@ static void leaf_basic(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uin
     const struct x86_model *m = c->model;
     switch (leaf) {
     case 0:
-        o[A] = LEAF_MAX;
+        o[A] = c->s.misc_enable & X86_MISC_ENABLE_LIMIT_CPUID ? 2 : LEAF_MAX;
         leaf_vendor("GenuineIntel", &o[B], &o[D], &o[C]);
         break;
     case 1:
@@ -402,4 +404,6 @@ void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t ou
         leaf_extended(c->model, leaf, out);
     else if (leaf >> 16 == LEAF_HV >> 16)
         leaf_hypervisor(c->model, leaf, out);
+    if (leaf == LEAF_EXT + 1 && (c->s.misc_enable & X86_MISC_ENABLE_XD_DISABLE))
+        out[D] &= ~(1u << 20); /* NX */
 }

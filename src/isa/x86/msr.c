@@ -190,10 +190,16 @@ static bool accept(struct x86_cpu *c, unsigned n, uint64_t v)
     return true;
 }
 
-/* Only fast strings can be switched; firmware and kernels write the rest back as read. */
+/* SDM vol. 4, table 2-2: fast strings, thermal control, SpeedStep, MONITOR, limited CPUID, xTPR,
+ * and NX off. What stands for something we have not is only kept; CPUID obeys the switches for it.
+ */
+#define MISC_ENABLE_WRITABLE                                                                      \
+    (1ull << 0 | 1ull << 3 | 1ull << 16 | 1ull << 18 | X86_MISC_ENABLE_LIMIT_CPUID | 1ull << 23 | \
+     X86_MISC_ENABLE_XD_DISABLE)
+
 static bool write_misc_enable(struct x86_cpu *c, unsigned n, uint64_t v)
 {
-    c->s.misc_enable = (c->s.misc_enable & ~1ull) | (v & 1);
+    c->s.misc_enable = (c->s.misc_enable & ~MISC_ENABLE_WRITABLE) | (v & MISC_ENABLE_WRITABLE);
     return true;
 }
 

@@ -17,7 +17,9 @@
 #define X86_DR7_GD    (1u << 13)
 
 /* Fast strings; neither BTS nor PEBS. */
-#define X86_MISC_ENABLE_RESET 0x1801u
+#define X86_MISC_ENABLE_RESET       0x1801u
+#define X86_MISC_ENABLE_LIMIT_CPUID (1ull << 22)
+#define X86_MISC_ENABLE_XD_DISABLE  (1ull << 34)
 
 /* ---- selectors and attributes ---- */
 
