@@ -79,12 +79,13 @@ static void drive(struct hpet_comparator *c, bool level)
 
 static void match(struct hpet_comparator *c)
 {
-    if (!(c->config & CMP_INT))
-        return;
+    /* Spec 2.3.8, Tn_INT_ENB_CNF: without it the status bit is set all the same. */
+    bool enabled = c->config & CMP_INT;
     if (c->config & CMP_LEVEL) {
         c->hpet->status |= 1u << index_of(c);
-        drive(c, true);
-    } else {
+        if (enabled)
+            drive(c, true);
+    } else if (enabled) {
         drive(c, true);
         drive(c, false);
     }
@@ -104,7 +105,7 @@ static void arm_after(struct hpet_comparator *c, bool passed)
 {
     struct hpet *h = c->hpet;
     timer_disarm(h->tq, &c->timer);
-    if (!running(h) || !(c->config & CMP_INT))
+    if (!running(h))
         return;
     uint64_t now = counter(h), ticks = (c->compare - now) & width_mask(c), total;
     if (passed && !ticks) {

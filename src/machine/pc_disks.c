@@ -1,9 +1,8 @@
 /*
  * pc_disks.c - which slot, channel and unit each disk of the spec gets, and the boot order.
  *
- * virtio disks take PCI slots in the spec's order. IDE disks fill the four places of the two
- * channels in order; the CD-ROM drive is the secondary master unless four IDE places are spoken for
- * otherwise.
+ * virtio disks take PCI slots in the spec's order. IDE disks fill the places of the two
+ * channels in order, but for the secondary master, which is always the CD-ROM drive.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -109,9 +109,9 @@ static void step(struct x86_cpu *c)
     if (rf && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRET &&
         b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETD && b->insn[0].mnemonic != ZYDIS_MNEMONIC_IRETQ)
         c->s.rflags &= ~(uint64_t)X86_FL_RF;
-    if ((slow & X86_SLOW_TF) && (b->insn[0].flags & (X86_IF_REP | X86_IF_REPNE)) &&
-        c->s.rip == start)
-        c->s.rflags |= X86_FL_RF; /* between two iterations (SDM 18.3.1.1) */
+    bool repeats = b->insn[0].flags & (X86_IF_REP | X86_IF_REPNE) && c->s.rip == start;
+    if (repeats && (rf || slow & X86_SLOW_TF))
+        c->s.rflags |= X86_FL_RF; /* between two iterations (SDM 17.3.1.1) */
     report_traps(c, slow & X86_SLOW_TF ? DR6_BS : 0);
 }
 

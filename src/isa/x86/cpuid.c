@@ -96,6 +96,7 @@ static const struct feature features[] = {
     {X86_F7_ECX, 2, OURS, "umip"},
     {X86_F7_ECX, 9, HOST_AVX, "vaes"},
     {X86_F7_ECX, 10, HOST_AVX, "vpclmulqdq"},
+    {X86_F7_ECX, 22, OURS, "rdpid"},
     {X86_F7_EDX, 4, OURS, "fsrm"},
     {X86_F7_EDX, 26, OURS, "spec_ctrl"},
     {X86_F7_EDX, 29, OURS, "arch_capabilities"},

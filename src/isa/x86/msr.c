@@ -190,6 +190,12 @@ static bool accept(struct x86_cpu *c, unsigned n, uint64_t v)
     return true;
 }
 
+/* LBR and BTF are dropped, the other bits are reserved for a processor without branch tracing. */
+static bool debugctl(struct x86_cpu *c, unsigned n, uint64_t v)
+{
+    return !(v & ~3ull);
+}
+
 /* SDM vol. 4, table 2-2: fast strings, thermal control, SpeedStep, MONITOR, limited CPUID, xTPR,
  * and NX off. What stands for something we have not is only kept; CPUID obeys the switches for it.
  */
@@ -263,7 +269,7 @@ static const struct msr table[] = {
     {0x179, 1, .value = 0}, /* MCG_CAP: no error-reporting banks */
     {0x17a, 1, FIELD(mcg_status), .reserved = ~7ull},
     {0x1a0, 1, FIELD(misc_enable), .write = write_misc_enable},
-    {0x1d9, 1, .value = 0, .write = accept}, /* DEBUGCTL: neither LBR nor BTF */
+    {0x1d9, 1, .value = 0, .write = debugctl}, /* DEBUGCTL: neither LBR nor BTF */
     {0x200, 2 * X86_NMTRR, .read = read_mtrr_var, .write = write_mtrr_var},
     {0x250, 1, FIELD(mtrr_fixed[0]), .write = write_fixed64k},
     {0x258, 2, FIELD(mtrr_fixed[1]), .write = write_fixed16k},

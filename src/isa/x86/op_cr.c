@@ -5,6 +5,7 @@
  * The software TLB caches rights, not entries; so whatever changes how rights are derived drops
  * all of it, also where a hardware TLB could stay.
  */
+#include "isa/x86/fpu.h"
 #include "isa/x86/op_priv.h"
 
 /* ---- CR0 ---- */
@@ -259,12 +260,11 @@ static void xgetbv(struct x86_cpu *c, const struct x86_insn *i)
 {
     need_osxsave(c);
     uint32_t n = x86_r32(c, X86_RCX);
-    /* XCR1 (XINUSE): a component that is in use may be reported even if it is in its initial state.
-     */
     if (n > 1 || (n == 1 && !x86_model_has(c->model, X86_HAS_XGETBV1)))
         x86_gp0(c);
-    x86_w64(c, X86_RAX, (uint32_t)c->s.xcr0);
-    x86_w64(c, X86_RDX, c->s.xcr0 >> 32);
+    uint64_t v = n ? c->s.xcr0 & x86_xinuse(c) : c->s.xcr0; /* 1: XINUSE */
+    x86_w64(c, X86_RAX, (uint32_t)v);
+    x86_w64(c, X86_RDX, v >> 32);
 }
 
 static void xsetbv(struct x86_cpu *c, const struct x86_insn *i)

@@ -161,12 +161,12 @@ static void become(struct x86_cpu *c, void *arg)
 
 /* ---- the switch ---- */
 
-static void check_reachable(struct x86_cpu *c, const struct x86_seg *tss)
+static void check_reachable(struct x86_cpu *c, const struct x86_seg *tss, enum x86_access acc)
 {
     const struct layout *l = layout_of(tss->attr);
     if (tss->limit < l->min_limit)
         x86_fault_sel(c, X86_TS, tss->sel);
-    x86_probe(c, (uint32_t)tss->base, l->min_limit + 1u, X86_WRITE, X86_MMU_KERNEL);
+    x86_probe(c, (uint32_t)tss->base, l->min_limit + 1u, acc, X86_MMU_KERNEL);
 }
 
 static void load_registers(struct x86_cpu *c, const struct image *m, bool wide)
@@ -185,14 +185,14 @@ void x86_task_switch(struct x86_cpu *c, uint16_t sel, uint64_t d, enum x86_task_
 {
     bool nested = cause == X86_TASK_CALL || cause == X86_TASK_INT;
     struct x86_seg tss = x86_desc_seg(d, sel);
-    check_reachable(c, &tss);
-    check_reachable(c, &c->s.tr);
+    check_reachable(c, &tss, nested ? X86_WRITE : X86_READ); /* nested: the back link */
+    check_reachable(c, &c->s.tr, X86_WRITE);
     struct image m = load(c, &tss);
     uint64_t flags = x86_rflags(c);
     uint16_t old = c->s.tr.sel;
     if (cause == X86_TASK_IRET)
         flags &= ~(uint64_t)X86_FL_NT;
-    /* Both halves of every descriptor and TSS are known to be writable, or fault first here. */
+    /* What is written below is known to be writable, or faults first here. */
     if (cause != X86_TASK_IRET)
         x86_desc_busy(c, sel, true);
     if (!nested)
