@@ -205,9 +205,11 @@ static inline void wrmsr(uint32_t msr, uint64_t v)
 {
     __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
 }
-#define PROBE_WRMSR(msr, v)                                                                       \
-    PROBE("wrmsr", : "c"(msr), "a"((uint32_t)(v)), "d"((uint32_t)((uint64_t)(v) >> 32)) : "memor" \
-                                                                                          "y")
+#define PROBE_WRMSR(msr, v)                                                    \
+    PROBE("wrmsr",                                                             \
+          : "c"(msr), "a"((uint32_t)(v)), "d"((uint32_t)((uint64_t)(v) >> 32)) \
+          : "memor"                                                            \
+            "y")
 
 static inline uint64_t rdtsc(void)
 {
