@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""i386_kernel.py SOSIA - Debian's kernel for 32-bit PCs (linux-image-686, without PAE) with a 32-bit
-user land."""
+"""i386_kernel.py SOSIA - Debian's kernel for 32-bit PCs (linux-image-686, without PAE), and 32-bit
+programs on it."""
 
 import hashlib
 import pathlib

@@ -114,8 +114,8 @@ def qemu_machine(test):
     for n in range(1, len(params)):
         if params[n - 1] == "-cpu" and params[n].startswith("host"):
             params[n] = "max"
-    return ["qemu-system-x86_64", "-nodefaults", "-accel", "tcg", "-display", "none", "-vga", "none",
-            "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
+    return ["qemu-system-x86_64", "-nodefaults", "-accel", "tcg", "-display", "none",
+            "-vga", "none", "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
             "-serial", "stdio", "-no-reboot", "-smp", str(test.smp),
             "-kernel", str(test.folder / test.file), "-append", test.args, *params]
 
@@ -204,7 +204,8 @@ def defined(line):
 def run_test386(options):
     """The ROM takes the place of the BIOS. A test that fails halts before anything is printed, or
     makes a line of the listing differ."""
-    reference = (options.folder / "test386-EE-reference.txt").read_text(encoding="utf-8").split("\n")
+    listing = options.folder / "test386-EE-reference.txt"
+    reference = listing.read_text(encoding="utf-8").split("\n")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""xen.py SOSIA - the Xen hypervisor, loaded by GRUB's multiboot, with Debian's kernel as its domain 0:
-a paravirtual guest within the guest, in ring 3."""
+"""xen.py SOSIA - the Xen hypervisor, loaded by GRUB's multiboot, with Debian's kernel as domain 0: a
+paravirtual guest within the guest, in ring 3."""
 
 import pathlib
 import shutil
