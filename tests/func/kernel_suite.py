@@ -115,7 +115,8 @@ def qemu_machine(test):
         if params[n - 1] == "-cpu" and params[n].startswith("host"):
             params[n] = "max"
     return ["qemu-system-x86_64", "-nodefaults", "-accel", "tcg", "-display", "none",
-            "-vga", "none", "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
+            "-vga", "none", "-device", "pc-testdev",
+            "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
             "-serial", "stdio", "-no-reboot", "-smp", str(test.smp),
             "-kernel", str(test.folder / test.file), "-append", test.args, *params]
 

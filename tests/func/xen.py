@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""xen.py SOSIA - the Xen hypervisor, loaded by GRUB's multiboot, with Debian's kernel as domain 0: a
+"""xen.py SOSIA - the Xen hypervisor, loaded by GRUB's multiboot, with a Debian domain 0: a
 paravirtual guest within the guest, in ring 3."""
 
 import pathlib
