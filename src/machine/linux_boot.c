@@ -284,7 +284,7 @@ int linux_check_input(const struct ram *ram, const struct linux_boot *in, struct
     if (in->ne820 > LINUX_MAX_E820)
         return error_set(e, ERR_LIMIT, "a memory map of %u entries; kernels take at most %d",
                          in->ne820, LINUX_MAX_E820);
-    if (in->low_top > ram->ram_size || in->low_top > 4 * GIB || in->low_top < 2 * MIB)
+    if (in->low_top > ram->ram_size || in->low_top > 4 * GIB || in->low_top < MIB)
         return error_set(e, ERR_LIMIT, "the guest has no memory to load a kernel into");
     return 0;
 }

@@ -396,6 +396,8 @@ static void limits(void **state)
     refuses(ERR_LIMIT, "memory map");
     in.ne820 = 0;
     in.low_top = MIB;
+    refuses(ERR_NOMEM, "raise 'memory'");
+    in.low_top = MIB - 4096;
     refuses(ERR_LIMIT, "no memory");
 }
 
