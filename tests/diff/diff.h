@@ -6,7 +6,8 @@
  *   encode.c   one case's encoding of a form: registers, addressing, immediates
  *   cases.c    one case's state: registers, flags, FPU modes, memory
  *   special.c  instructions whose operands must be chosen for anything to happen
- *   native.c   the processor's side, in a throw-away process
+ *   native.c   the processor's side; native_run.c: its throw-away process
+ *   layout.c   the LDT of both sides
  *   guest.c    the engine's side
  *   compare.c  the comparison
  *   freedoms.c what need not or cannot agree, in one table
@@ -183,7 +184,7 @@ void special_operands(const struct form *f, struct rng *g, const struct insn *i,
 /* ---- native.c ---- */
 struct native;
 /* NULL: this host cannot; *why says what is missing. */
-struct native *native_create(struct pool *pool, unsigned max, const char **why);
+struct native *native_create(const struct pool *pool, unsigned max, const char **why);
 void native_destroy(struct native *n);
 bool native_has_mode(const struct native *n, enum diff_mode m);
 struct input *native_inputs(struct native *n);
