@@ -17,6 +17,8 @@
 #define ESCAPE    0x01 /* Ctrl-A */
 #define IN_BUFFER 4096
 
+#define SCREEN_TEXT 16384 /* bytes; 132 x 60 characters and line ends */
+
 struct char_terminal {
     pthread_mutex_t *lock;
     struct char_terminal_hooks hooks;
@@ -34,6 +36,8 @@ struct char_terminal {
 };
 
 static void key_quit(struct char_terminal *t);
+static void key_power(struct char_terminal *t);
+static void key_screen(struct char_terminal *t);
 static void key_help(struct char_terminal *t);
 static void key_escape(struct char_terminal *t);
 
@@ -44,6 +48,8 @@ static const struct {
     void (*press)(struct char_terminal *t);
 } keys[] = {
     {'x', "x", "leave: stop the VM as if by pulling the plug", key_quit},
+    {'p', "p", "press the power button: asks the guest to shut down", key_power},
+    {'s', "s", "show the guest's text screen", key_screen},
     {'h', "h", "this list", key_help},
     {ESCAPE, "Ctrl-A", "send Ctrl-A to the guest", key_escape},
 };
@@ -52,6 +58,25 @@ static void key_quit(struct char_terminal *t)
 {
     if (t->hooks.quit)
         t->hooks.quit(t->hooks.arg);
+}
+
+static void key_power(struct char_terminal *t)
+{
+    if (t->hooks.power)
+        t->hooks.power(t->hooks.arg);
+}
+
+static void key_screen(struct char_terminal *t)
+{
+    char text[SCREEN_TEXT] = "";
+    if (t->hooks.screen)
+        t->hooks.screen(t->hooks.arg, text, sizeof text);
+    fputs(t->tty ? "\r\n" : "\n", stderr);
+    for (char *line = text, *end; *line; line = end) {
+        end = line + strcspn(line, "\n");
+        fprintf(stderr, "| %.*s%s", (int)(end - line), line, t->tty ? "\r\n" : "\n");
+        end += *end == '\n';
+    }
 }
 
 static void key_help(struct char_terminal *t)

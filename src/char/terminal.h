@@ -16,7 +16,11 @@
 #include "char/char.h"
 
 struct char_terminal_hooks {
-    void (*quit)(void *arg); /* Ctrl-A x; on the loop's thread, device lock not held */
+    /* On the loop's thread, device lock not held. */
+    void (*quit)(void *arg);  /* Ctrl-A x */
+    void (*power)(void *arg); /* Ctrl-A p: the power button */
+    /* Ctrl-A s: fills in the guest's text screen, lines that end with '\n', NUL-terminated. */
+    void (*screen)(void *arg, char *buf, size_t size);
     void *arg;
 };
 

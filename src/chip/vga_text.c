@@ -1,4 +1,4 @@
-/* vga_text.c - the text screen as text, for tests and for `sosia inspect`. */
+/* vga_text.c - the text screen as text, for those who have only a terminal. */
 #include "chip/vga.h"
 
 enum {

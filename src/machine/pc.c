@@ -386,6 +386,11 @@ void pc_set_ferr(struct pc *p, bool level)
     pin_set(&irq13, level);
 }
 
+void pc_screen_text(struct pc *p, char *buf, size_t size)
+{
+    vga_text(&p->vga, buf, size);
+}
+
 void pc_power_button(struct pc *p)
 {
     piix4pm_power_button(&p->pm);

@@ -72,6 +72,9 @@ bool pc_apic_msr(struct pc *p, unsigned cpu, uint32_t msr, bool write, uint64_t 
 /* FERR# of the vCPUs (any of them): interrupt 13, as on the AT. */
 void pc_set_ferr(struct pc *p, bool level);
 
+/* What the guest shows in a text mode: lines that end with '\n', NUL-terminated, cut to `size`. */
+void pc_screen_text(struct pc *p, char *buf, size_t size);
+
 /* The user presses the power button. */
 void pc_power_button(struct pc *p);
 

@@ -108,6 +108,22 @@ static void on_quit_key(void *arg)
     vm_request(arg, VM_REQ_QUIT, "left by the user");
 }
 
+static void on_power_key(void *arg)
+{
+    struct vm *vm = arg;
+    pthread_mutex_lock(&vm->lock);
+    pc_power_button(vm->pc);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static void on_screen_key(void *arg, char *buf, size_t size)
+{
+    struct vm *vm = arg;
+    pthread_mutex_lock(&vm->lock);
+    pc_screen_text(vm->pc, buf, size);
+    pthread_mutex_unlock(&vm->lock);
+}
+
 /* ---- set-up ---- */
 
 /* Seconds since 1970 as the guest's RTC shall show them now. */
@@ -139,7 +155,8 @@ static int open_disks(struct vm *vm, struct error *e)
 static int open_terminal(struct vm *vm, struct char_out *out, struct char_ready *ready,
                          struct error *e)
 {
-    const struct char_terminal_hooks hooks = {.quit = on_quit_key, .arg = vm};
+    const struct char_terminal_hooks hooks = {
+        .quit = on_quit_key, .power = on_power_key, .screen = on_screen_key, .arg = vm};
     int rc = char_terminal_open(&vm->terminal, &vm->loop, &vm->lock, &hooks, e);
     if (rc)
         return rc;
