@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""bad_input.py SOSIA - spec files, kernels, disks and firmware that are not what they should be: the
-program says what is wrong with which file and exits as documented; no signal, no hang, no leak.
+"""bad_input.py SOSIA - spec files, kernels, disks and firmware that are not what they should be:
+the program says what is wrong with which file and exits as documented; no signal, no hang, no leak.
 """
 
 import os

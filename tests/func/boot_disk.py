@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""boot_disk.py SOSIA - Debian from its disk, the way a PC starts: BIOS, GRUB, kernel, systemd, login
-on the serial port. Long: each bus with 1, 2 and 4 vCPUs; else virtio with 2.
+"""boot_disk.py SOSIA - Debian from its disk, the way a PC starts: BIOS, GRUB, kernel, systemd,
+login on the serial port. Long: each bus with 1, 2 and 4 vCPUs; else virtio with 2.
 """
 
 import sys
@@ -48,5 +48,5 @@ def debian(folder, prog, bus, cpus):
             power_off(g)
 
 
-run_tests([case(f"Debian from a {bus} disk, {cpus} vCPU{'s' * (cpus > 1)}: log in, power off, again",
-                debian, bus, cpus) for bus, cpus in MATRIX], sys.argv[1])
+run_tests([case(f"Debian from a disk on {bus}, vCPUs: {cpus}; log in, power off, again", debian, bus,
+                cpus) for bus, cpus in MATRIX], sys.argv[1])

@@ -164,7 +164,8 @@ def cdrom_boot(folder, prog):
 
 
 def disk_boot(folder, prog, bus, cpus):
-    starts(folder, prog, {"disks": [{"file": disk(folder), "bus": bus}], "cpus": cpus}, "80", "disk")
+    disks = [{"file": disk(folder), "bus": bus}]
+    starts(folder, prog, {"disks": disks, "cpus": cpus}, "80", "disk")
 
 
 def readonly_boot(folder, prog):

@@ -102,7 +102,7 @@ class Guest:
         self.folder = pathlib.Path(folder)
         self.scratch = self.folder / "scratch"  # where the program would leave temporary files
         self.scratch.mkdir(exist_ok=True)
-        self.text, self.seen = "", 0
+        self.text, self.seen, self.ended = "", 0, False
         self.news = threading.Condition()
         self.errors = open(self.folder / "stderr", "w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(
@@ -130,7 +130,7 @@ class Guest:
                 self.text += data.decode("latin-1")
                 self.news.notify_all()
         with self.news:
-            self.text += "\0"  # the end: nothing more will come
+            self.ended = True
             self.news.notify_all()
 
     def stderr(self):
@@ -144,8 +144,8 @@ class Guest:
         with self.news:
             while not (m := found.search(self.text, self.seen)):
                 left = end - time.monotonic()
-                expect(left > 0 and not self.text.endswith("\0"), f"waited {timeout} s for" if left <= 0
-                       else "the output ended before", repr(pattern), "\nlast output:\n",
+                why = "the output ended before" if self.ended else f"waited {timeout} s for"
+                expect(left > 0 and not self.ended, why, repr(pattern), "\nlast output:\n",
                        self.text[-1500:], "\nstderr:\n", self.stderr())
                 self.news.wait(left)
             self.seen = m.end()
@@ -196,7 +196,8 @@ class Guest:
         expect(got == code, f"expected exit {code}, got", seen)
         expect(err in self.stderr() if err else not self.stderr(), f"expected {err!r}, got", seen)
         expect(not session(self.process.pid), "it left processes behind")
-        expect(not list(self.scratch.iterdir()), "it left files behind", list(self.scratch.iterdir()))
+        left = list(self.scratch.iterdir())
+        expect(not left, "it left files behind", left)
 
     def cpu_share(self, seconds):
         """How much of one core the process uses, from now on for so long."""
