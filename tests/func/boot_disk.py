@@ -48,5 +48,5 @@ def debian(folder, prog, bus, cpus):
             power_off(g)
 
 
-run_tests([case(f"Debian from a disk on {bus}, vCPUs: {cpus}; log in, power off, again", debian, bus,
-                cpus) for bus, cpus in MATRIX], sys.argv[1])
+run_tests([case(f"Debian from a disk on {bus}, vCPUs: {cpus}; log in, power off, again", debian,
+                bus, cpus) for bus, cpus in MATRIX], sys.argv[1])
