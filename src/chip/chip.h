@@ -17,9 +17,9 @@ struct chip_range {
 };
 
 struct chip_desc {
-    const char *name;                 /* the datasheet part, "i8259" */
-    void (*reset)(void *dev);         /* to power-on state; pins are driven to their reset level */
-    const struct chip_range *ranges;  /* fixed addresses; ends with len == 0; NULL: wiring maps it */
+    const char *name;                /* the datasheet part, "i8259" */
+    void (*reset)(void *dev);        /* to power-on state; pins are driven to their reset level */
+    const struct chip_range *ranges; /* fixed addresses; ends with len == 0; NULL: wiring maps it */
 };
 
 #endif

@@ -184,7 +184,9 @@ static int init_chips(struct pc *p, struct error *e)
     i8237_init(&p->dma, &p->mem);
     init_testdev(p);
     rc = i82077_init(&p->fdc, &p->dma, c->floppy, pc_isa_pin(p, 6), e);
-    return rc ? rc : map_parts(p, e);
+    if (rc)
+        return c->floppy ? error_prefix(e, "%s", p->spec->floppy) : rc;
+    return map_parts(p, e);
 }
 
 static int init_firmware_rom(struct pc *p, uint64_t *roff, uint64_t *len, struct error *e)

@@ -101,9 +101,9 @@ static int add_boot_order(struct pc *p, struct error *e)
 static int add_items(struct pc *p, struct error *e)
 {
     struct fw_cfg *f = &p->fw_cfg;
-    uint8_t irq0 = 1, max_cpus[2], fail_wait[2];
+    uint8_t irq0 = 1, max_cpus[2], fail_wait[4];
     store_le16(max_cpus, (uint16_t)p->spec->cpus);
-    store_le16(fail_wait, 0xffff); /* SeaBIOS: do not reboot in a loop when nothing boots */
+    store_le32(fail_wait, ~0u); /* SeaBIOS: do not reboot when nothing boots */
     int rc = fw_cfg_add_u64(f, FW_CFG_RAM_SIZE, p->ram->ram_size, e);
     if (!rc)
         rc = fw_cfg_add_u16(f, FW_CFG_NB_CPUS, (uint16_t)p->spec->cpus, e);
@@ -118,7 +118,7 @@ static int add_items(struct pc *p, struct error *e)
     if (!rc)
         rc = fw_cfg_add_file(f, "etc/max-cpus", max_cpus, 2, e);
     if (!rc)
-        rc = fw_cfg_add_file(f, "etc/boot-fail-wait", fail_wait, 2, e);
+        rc = fw_cfg_add_file(f, "etc/boot-fail-wait", fail_wait, sizeof fail_wait, e);
     return rc;
 }
 
