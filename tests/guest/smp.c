@@ -116,26 +116,6 @@ TEST(split_page, "smp: LOCKed instructions across pages")
     IS(run_locked(cmpxchg8b, 4092), CPUS * PAGE_ROUNDS);
 }
 
-static void mixed(void *arg) /* half of the processors across pages, half within the second one */
-{
-    if ((apic_read(APIC_ID) >> 24) & 1)
-        inc32(arg);
-    else
-        for (unsigned n = 0; n < rounds; n++)
-            __asm__ volatile("lock incw 2(%0)" : : "r"(arg) : "memory", "cc");
-}
-
-TEST(split_mixed, "smp: a LOCKed access across pages against one within")
-{
-    memset(arena, 0, sizeof arena);
-    together(mixed, arena + 4094);
-    uint16_t low, high;
-    memcpy(&low, arena + 4094, 2);
-    memcpy(&high, arena + 4096, 2);
-    IS((low | (uint32_t)high << 16),
-       (CPUS / 2 * PAGE_ROUNDS + (CPUS / 2 * PAGE_ROUNDS << 16)) & 0xffffffff);
-}
-
 /* ---- memory order ---- */
 
 static volatile uint64_t words[32] __attribute__((aligned(64)));
@@ -341,6 +321,13 @@ static void on_ipi(struct frame *f)
     apic_eoi();
 }
 
+/* Only wakes a processor that is told to stop. It may come when the next round already listens. */
+static void on_wake(struct frame *f)
+{
+    (void)f;
+    apic_eoi();
+}
+
 static void listen(void *arg)
 {
     (void)arg;
@@ -380,7 +367,7 @@ static void all_stop(void)
 TEST(ipi, "smp: IPIs: physical, logical, shorthands")
 {
     set_handler(0x60, on_ipi);
-    set_handler(0x61, on_ipi);
+    set_handler(0x61, on_wake);
     for (unsigned round = 0; round < 2; round++) {
         all_listen(round ? listen_halted : listen);
         apic_ipi(2, 0x4000 | 0x60);
