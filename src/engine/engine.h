@@ -26,7 +26,7 @@ struct engine {
     enum engine_exit (*run)(struct x86_cpu *c);
 };
 
-extern const struct engine engine_interp;
+extern const struct engine engine_interp, engine_jit;
 
 /* All engines, fastest first, NULL at the end. */
 extern const struct engine *const engine_list[];

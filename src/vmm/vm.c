@@ -217,6 +217,9 @@ static const struct engine *choose_engine(const struct spec *s, struct error *e)
     case SPEC_ENGINE_INTERP:
         engine = engine_by_name("interp");
         break;
+    case SPEC_ENGINE_JIT:
+        engine = engine_by_name("jit");
+        break;
     }
     if (engine->probe(e))
         return NULL;

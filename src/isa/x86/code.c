@@ -112,8 +112,12 @@ static inline bool fetch_roff(struct x86_cpu *c, gva_t lin, uint64_t *roff, gpa_
     return x.ram;
 }
 
-/* Marks code and keeps every vCPU's later writes to it from passing unnoticed. */
-static uint32_t mark(struct x86_cpu *c, uint64_t roff, unsigned len)
+bool x86_code_locate(struct x86_cpu *c, gva_t lin, uint64_t *roff, gpa_t *gpa)
+{
+    return fetch_roff(c, lin, roff, gpa);
+}
+
+uint32_t x86_code_mark(struct x86_cpu *c, uint64_t roff, unsigned len)
 {
     bool first;
     uint32_t gen = ram_code_mark(c->ram, roff, len, &first);
@@ -175,8 +179,8 @@ static void decode_cross(struct x86_cpu *c, struct x86_block *b, gva_t lin, uint
         b->len = u->len;
         return;
     }
-    b->gen = mark(c, roff, first);
-    b->gen2 = mark(c, b->roff2, INSN_MAX - first);
+    b->gen = x86_code_mark(c, roff, first);
+    b->gen2 = x86_code_mark(c, b->roff2, INSN_MAX - first);
     memcpy(buf, c->ram->host + roff, first);
     memcpy(buf + first, c->ram->host + b->roff2, INSN_MAX - first);
     unsigned len = x86_decode(c, buf, INSN_MAX, 0, b->insn);
@@ -192,12 +196,12 @@ static void decode_run(struct x86_cpu *c, struct x86_block *b, uint64_t roff)
     /* Decode from a snapshot taken after marking, then keep the marks of what was used. Marking a
      * bit too much only costs a spurious invalidation, so mark in steps of what is needed. */
     const uint8_t *bytes = c->ram->host + roff;
-    b->gen = mark(c, roff, span < 64 ? span : 64);
+    b->gen = x86_code_mark(c, roff, span < 64 ? span : 64);
     unsigned marked = span < 64 ? span : 64;
     while (b->count < X86_BLOCK_MAX) {
         if (off + INSN_MAX > marked && marked < span) {
             unsigned more = span - marked < 64 ? span - marked : 64;
-            if (mark(c, roff + marked, more) != b->gen) /* written meanwhile: end here */
+            if (x86_code_mark(c, roff + marked, more) != b->gen) /* written meanwhile: end here */
                 break;
             marked += more;
         }

@@ -72,10 +72,21 @@ static inline struct x86_block *x86_code_next(struct x86_cpu *c, struct x86_bloc
     return x86_code_find(c, from);
 }
 
+/* RAM offset of the code at linear address `lin`, with the rights of the running code. False: it is
+ * not RAM or ROM, *gpa is set. Raises #PF, #GP (not canonical). */
+bool x86_code_locate(struct x86_cpu *c, gva_t lin, uint64_t *roff, gpa_t *gpa);
+/* Marks code, within one page, before it is read; from then on no vCPU's write to it passes
+ * unnoticed. Returns the page's generation to remember. */
+uint32_t x86_code_mark(struct x86_cpu *c, uint64_t roff, unsigned len);
+
 /* Decodes one instruction of at most `avail` bytes. Returns its length, 0 if more bytes are needed,
  * and for an undefined or disabled one a length with i->fn set to raise #UD. `off` is its offset in
  * the block. */
 unsigned x86_decode(struct x86_cpu *c, const uint8_t *bytes, unsigned avail, unsigned off,
                     struct x86_insn *i);
+/* The same, and hands out what Zydis says; zi->mnemonic is INVALID if i->fn raises #UD. `op` has
+ * ZYDIS_MAX_OPERAND_COUNT elements. */
+unsigned x86_decode_full(struct x86_cpu *c, const uint8_t *bytes, unsigned avail, unsigned off,
+                         struct x86_insn *i, ZydisDecodedInstruction *zi, ZydisDecodedOperand *op);
 
 #endif

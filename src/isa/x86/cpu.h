@@ -64,6 +64,7 @@ struct x86_tlbe {
     uint64_t xtag;
     uintptr_t addend;
 };
+#define X86_EXEC_FILTER 32768u
 #define X86_TLBF_GLOBAL 1u
 #define X86_TLBF_LARGE  2u
 #define X86_TLBF_WOK    4u /* a write is permitted and the dirty bit is set, whatever wtag says */
@@ -73,7 +74,21 @@ struct x86_tlb {
     uint8_t flags[X86_NMMU][X86_TLB_SIZE]; /* X86_TLBF_* */
     bool has_large;
     uint64_t epoch; /* grows whenever a translation may have changed */
+
+    /* Generations of the mappings that code is executed through, for x86_exec_gen(): of global
+     * pages, and of the others for each PCID. All values are different. */
+    uint64_t exec_next, exec_floor, exec_global, exec_pcid[4096];
+    /* Which linear pages (or, where mapped by large ones, GiBs) those were: x86_exec_note(). Hashed,
+     * one bit each. */
+    uint64_t exec_pages[X86_EXEC_FILTER / 64], exec_large[X86_EXEC_FILTER / 64];
 };
+
+/* An entry of the jump cache: where the engine continues at an address. */
+struct x86_jump {
+    uint64_t key;
+    const void *host;
+};
+#define X86_JUMPS 4096u
 
 /* Segment as data accesses need it. */
 #define X86_SEGOK_R 1u /* any offset may be read: no check needed */
@@ -155,6 +170,16 @@ struct x86_cpu {
     struct x86_tlb tlb;
     struct x86_code *code;     /* decoded blocks: code.h */
     struct x86_native *native; /* SIMD and x87 on the host's units: native.h */
+
+    /* The engine jit's; here, because translated code reaches all it needs by one base register. */
+    struct jit *jit;
+    struct x86_cpu *self;
+    uint64_t jit_key, jit_key_global; /* of the jump cache, to be combined with RIP */
+    uint64_t jit_tmp;
+    uint32_t jit_scratch;
+    uint8_t jit_fpu_live;             /* the guest's SSE and AVX registers are in the host's */
+    _Atomic uint8_t jit_unwritten;    /* (any thread) x86_tlb_unwrite() was here */
+    struct x86_jump jump[X86_JUMPS];
 };
 
 /* Raises an exception; the instruction has no effect. x86_raise_err pushes an error code. */
@@ -199,6 +224,10 @@ void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid); /* all but global */
 void x86_tlb_flush_nonglobal(struct x86_cpu *c);
 void x86_tlb_flush_page(struct x86_cpu *c, gva_t addr); /* INVLPG: current PCID and global */
 void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid);
+/* Equal values: the linear addresses of executable pages that x86_exec_note() was told of (global
+ * ones, or the others of the present PCID) lead where they led. Never 0. */
+uint64_t x86_exec_gen(struct x86_cpu *c, bool global);
+void x86_exec_note(struct x86_cpu *c, gva_t addr, bool large);
 /* (any thread) Makes every write to the page of RAM at roff take the slow path once more. */
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff);
 /* Loads the PAE PDPTEs from CR3; #GP(0) if reserved bits are set. No-op unless PAE paging is on. */

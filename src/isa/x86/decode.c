@@ -205,26 +205,35 @@ static unsigned decode_failed(struct x86_insn *i, ZyanStatus st, unsigned off)
 unsigned x86_decode(struct x86_cpu *c, const uint8_t *bytes, unsigned avail, unsigned off,
                     struct x86_insn *i)
 {
-    pthread_once(&once, init);
     ZydisDecodedInstruction zi;
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    return x86_decode_full(c, bytes, avail, off, i, &zi, op);
+}
+
+unsigned x86_decode_full(struct x86_cpu *c, const uint8_t *bytes, unsigned avail, unsigned off,
+                         struct x86_insn *i, ZydisDecodedInstruction *zi, ZydisDecodedOperand *op)
+{
+    pthread_once(&once, init);
     const ZydisDecoder *dec = &decoders[c->code_size == 64 ? 2 : c->code_size == 32 ? 1 : 0];
     *i = (struct x86_insn){0};
-    ZyanStatus st = ZydisDecoderDecodeFull(dec, bytes, avail, &zi, op);
-    if (!ZYAN_SUCCESS(st))
+    ZyanStatus st = ZydisDecoderDecodeFull(dec, bytes, avail, zi, op);
+    if (!ZYAN_SUCCESS(st)) {
+        zi->mnemonic = ZYDIS_MNEMONIC_INVALID;
         return decode_failed(i, st, off);
-    unsigned end = off + zi.length;
-    i->len = zi.length;
+    }
+    unsigned end = off + zi->length;
+    i->len = zi->length;
     i->end = (uint16_t)end;
-    i->flags = prefix_flags(&zi);
-    i->osize = (uint8_t)(zi.operand_width / 8);
-    i->mnemonic = (uint16_t)zi.mnemonic;
-    i->amask = zi.address_width == 16 ? 0xffff : zi.address_width == 32 ? 0xffffffff : ~0ull;
-    struct x86_dec d = {&zi, op, bytes, c->code_size, c, i, binders[zi.mnemonic].arg};
+    i->flags = prefix_flags(zi);
+    i->osize = (uint8_t)(zi->operand_width / 8);
+    i->mnemonic = (uint16_t)zi->mnemonic;
+    i->amask = zi->address_width == 16 ? 0xffff : zi->address_width == 32 ? 0xffffffff : ~0ull;
+    struct x86_dec d = {zi, op, bytes, c->code_size, c, i, binders[zi->mnemonic].arg};
     fill_operands(&d, end);
-    if (!binders[zi.mnemonic].bind(&d)) {
+    if (!binders[zi->mnemonic].bind(&d)) {
         i->fn = op_undefined;
         i->flags |= X86_IF_END;
+        zi->mnemonic = ZYDIS_MNEMONIC_INVALID;
     }
-    return zi.length;
+    return zi->length;
 }

@@ -352,6 +352,54 @@ void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3)
     memcpy(c->s.pdpte, p, sizeof p);
 }
 
+/* ---- generations of executable mappings ---- */
+
+static unsigned filter_bit(uint64_t number)
+{
+    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 32) % X86_EXEC_FILTER;
+}
+
+static bool filter_has(const uint64_t *filter, uint64_t number)
+{
+    unsigned n = filter_bit(number);
+    return filter[n / 64] >> (n % 64) & 1;
+}
+
+void x86_exec_note(struct x86_cpu *c, gva_t addr, bool large)
+{
+    unsigned n = filter_bit(addr >> (large ? 30 : 12));
+    (large ? c->tlb.exec_large : c->tlb.exec_pages)[n / 64] |= 1ull << (n % 64);
+}
+
+uint64_t x86_exec_gen(struct x86_cpu *c, bool global)
+{
+    struct x86_tlb *t = &c->tlb;
+    uint64_t *gen = global ? &t->exec_global : &t->exec_pcid[c->pcid];
+    if (UNLIKELY(!*gen || (!global && *gen <= t->exec_floor)))
+        *gen = ++t->exec_next;
+    return *gen;
+}
+
+static void exec_flush_nonglobal(struct x86_cpu *c)
+{
+    c->tlb.epoch++;
+    c->tlb.exec_floor = c->tlb.exec_next;
+}
+
+static void exec_flush_pcid(struct x86_cpu *c, uint64_t pcid)
+{
+    c->tlb.epoch++;
+    c->tlb.exec_pcid[pcid] = ++c->tlb.exec_next;
+}
+
+static void exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
+{
+    if (!filter_has(c->tlb.exec_pages, addr >> 12) && !filter_has(c->tlb.exec_large, addr >> 30))
+        return;
+    exec_flush_pcid(c, pcid);
+    c->tlb.exec_global = ++c->tlb.exec_next;
+}
+
 /* ---- flushing ---- */
 
 static void drop(struct x86_cpu *c, unsigned mmu, unsigned n)
@@ -372,10 +420,13 @@ void x86_tlb_flush_all(struct x86_cpu *c)
         if (c->tlb.e[X86_MMU_ALIGN][n].rtag != X86_TLB_NONE(n))
             drop(c, X86_MMU_ALIGN, n); /* only the first time */
     c->tlb.has_large = false;
+    exec_flush_nonglobal(c);
+    c->tlb.exec_global = ++c->tlb.exec_next;
 }
 
 void x86_tlb_flush_nonglobal(struct x86_cpu *c)
 {
+    exec_flush_nonglobal(c);
     for (unsigned m = 0; m <= X86_MMU_USER; m++)
         for (unsigned n = 0; n < X86_TLB_SIZE; n++)
             if (!(c->tlb.flags[m][n] & X86_TLBF_GLOBAL))
@@ -391,6 +442,7 @@ static bool entry_has_pcid(const struct x86_tlbe *e, uint64_t pcid)
 
 void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid)
 {
+    exec_flush_pcid(c, pcid);
     for (unsigned m = 0; m <= X86_MMU_USER; m++)
         for (unsigned n = 0; n < X86_TLB_SIZE; n++)
             if (!(c->tlb.flags[m][n] & X86_TLBF_GLOBAL) && entry_has_pcid(&c->tlb.e[m][n], pcid))
@@ -413,6 +465,7 @@ static void flush_large(struct x86_cpu *c, gva_t addr)
 static void flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid, bool globals)
 {
     unsigned n = (addr >> 12) & (X86_TLB_SIZE - 1);
+    exec_flush_page(c, addr, pcid);
     for (unsigned m = 0; m <= X86_MMU_USER; m++)
         if (globals ? true : !(c->tlb.flags[m][n] & X86_TLBF_GLOBAL))
             if (entry_has_pcid(&c->tlb.e[m][n], pcid) || (c->tlb.flags[m][n] & X86_TLBF_GLOBAL))
@@ -445,4 +498,5 @@ void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff)
             if (add + (tag & X86_PAGE_MASK) == host)
                 atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(n));
         }
+    atomic_store(&c->jit_unwritten, 1);
 }

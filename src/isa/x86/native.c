@@ -206,6 +206,7 @@ void x86_native_flush(struct x86_cpu *c)
         return;
     memset(n->slot, 0, sizeof n->slot);
     n->count = 0;
+    n->flushes++;
     uint32_t mxcsr = HOST_MXCSR;
     memcpy(n->rw + X86_NATIVE_MXCSR_OFFSET, &mxcsr, sizeof mxcsr);
     n->used = 64;

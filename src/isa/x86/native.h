@@ -56,6 +56,7 @@ struct x86_native {
     uint8_t *rw, *rx; /* two mappings of the arena */
     uint32_t used;
     unsigned count; /* slots in use */
+    unsigned flushes;
     int registered; /* index in the process-wide list of arenas, or -1 */
     struct x86_native_slot slot[X86_NATIVE_SLOTS];
     uint8_t buffer[X86_NATIVE_BUFFER] __attribute__((aligned(64)));

@@ -1,0 +1,83 @@
+/* arena.c - memory for translations: code, mapped twice, and data. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/jit/jit.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u /* Linux 6.3: needed where vm.memfd_noexec is set */
+#endif
+
+static void *map(size_t len, int prot, int flags, int fd)
+{
+    void *p = mmap(NULL, len, prot, flags, fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int jit_arena_create(struct jit *j, uint64_t code, uint64_t data, struct error *e)
+{
+    j->data = map(data, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+    if (!j->data)
+        return error_set(e, ERR_NOMEM, "out of memory for the translator");
+    j->data_size = data;
+    int fd = memfd_create("sosia-jit", MFD_CLOEXEC | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL) /* a kernel that does not know MFD_EXEC */
+        fd = memfd_create("sosia-jit", MFD_CLOEXEC);
+    if (fd < 0)
+        return error_errno(e, ERR_HOST, errno, "cannot create executable memory");
+    j->size = code;
+    if (ftruncate(fd, (off_t)code) == 0) {
+        j->rw = map(code, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+        j->rx = map(code, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
+    }
+    int err = errno;
+    close(fd);
+    if (!j->rw || !j->rx)
+        return error_errno(e, ERR_HOST, err, "cannot map executable memory");
+    return 0;
+}
+
+void jit_arena_destroy(struct jit *j)
+{
+    if (j->rw)
+        munmap(j->rw, j->size);
+    if (j->rx)
+        munmap(j->rx, j->size);
+    if (j->data)
+        munmap(j->data, j->data_size);
+}
+
+void *jit_data_alloc(struct jit *j, size_t len)
+{
+    len = (len + 7) & ~(size_t)7;
+    if (j->data_size - j->data_used < len)
+        return NULL;
+    void *p = j->data + j->data_used;
+    j->data_used += len;
+    memset(p, 0, len);
+    return p;
+}
+
+/* IRET is the serializing instruction that a hypervisor below us does not intercept. */
+void jit_serialize(void)
+{
+    __asm__ volatile("mov %%rsp, %%rax\n\t"
+                     "lea -128(%%rsp), %%rsp\n\t" /* the red zone */
+                     "and $-16, %%rsp\n\t"
+                     "mov %%ss, %%ecx\n\t"
+                     "push %%rcx\n\t"
+                     "push %%rax\n\t"
+                     "pushfq\n\t"
+                     "mov %%cs, %%ecx\n\t"
+                     "push %%rcx\n\t"
+                     "lea 1f(%%rip), %%rcx\n\t"
+                     "push %%rcx\n\t"
+                     "iretq\n"
+                     "1:"
+                     :
+                     :
+                     : "rax", "rcx", "memory", "cc");
+}

@@ -1,0 +1,346 @@
+/*
+ * cache.c - which translations there are: finding, linking, killing. Rules: jit.h.
+ */
+#include <string.h>
+
+#include "engine/jit/jit.h"
+#include "engine/jit/regs.h"
+#include "isa/x86/access.h"
+#include "isa/x86/code.h"
+#include "isa/x86/native.h"
+
+void jit_flush(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    memset(j->bucket, 0, sizeof j->bucket);
+    memset(j->page, 0, sizeof j->page);
+    memset(c->jump, 0, sizeof c->jump);
+    j->crossing = NULL;
+    j->used = j->thunk_end;
+    j->data_used = 0;
+    j->modes = 0;
+    j->ngens = 1; /* number 0 is not used: no key is 0 */
+    j->tlb_epoch = ~0ull;
+    j->flushes++;
+    jit_serialize();
+}
+
+/* ---- modes ---- */
+
+static enum jit_segkind seg_kind(const struct x86_cpu *c, unsigned n)
+{
+    const struct x86_segc *s = &c->segc[n];
+    const struct x86_seg *d = &c->s.seg[n];
+    if ((s->ok & (X86_SEGOK_R | X86_SEGOK_W)) == (X86_SEGOK_R | X86_SEGOK_W))
+        return s->base ? JIT_SEG_BASE : JIT_SEG_FLAT;
+    bool data = !c->protected_mode || (!(d->attr & X86_TYPE_X) && (d->attr & X86_TYPE_RW));
+    if (data && !(d->attr & (X86_ATTR_UNUSABLE | X86_TYPE_DC)) && d->limit >= 0xffff)
+        return JIT_SEG_64K;
+    return JIT_SEG_SLOW;
+}
+
+static uint32_t mode_bits(const struct x86_cpu *c)
+{
+    uint32_t b = c->code_size == 16 ? JIT_M_CODE16 : c->code_size == 32 ? JIT_M_CODE32 : 0;
+    b |= (uint32_t)c->mmu << JIT_M_MMU_SH;
+    if (c->cpl == 3)
+        b |= JIT_M_USER;
+    if (c->cpl == 0)
+        b |= JIT_M_CPL0;
+    if (c->sp_mask == 0xffff)
+        b |= JIT_M_SP16;
+    if (c->long_active)
+        b |= JIT_M_LONG;
+    /* Errors would have to be reported: those instructions are left to the interpreter's stubs. */
+    bool masked = (c->s.fpu.mxcsr & 0x1f80) == 0x1f80;
+    if (masked && !(c->s.cr0 & (X86_CR0_EM | X86_CR0_TS)) && (c->s.cr4 & X86_CR4_OSFXSR))
+        b |= JIT_M_SSE;
+    const uint64_t avx = X86_XCR0_SSE | X86_XCR0_AVX;
+    if (masked && !(c->s.cr0 & X86_CR0_TS) && (c->s.cr4 & X86_CR4_OSXSAVE) &&
+        (c->s.xcr0 & avx) == avx && c->protected_mode)
+        b |= JIT_M_AVX;
+    for (unsigned n = 0; n < X86_NSEG; n++)
+        b |= (uint32_t)(c->code_size == 64 ? (n == X86_FS || n == X86_GS) + JIT_SEG_FLAT
+                                           : seg_kind(c, n))
+             << (JIT_M_SEG_SH + 2 * n);
+    return b;
+}
+
+static bool same_mode(const struct jit_mode *a, const struct jit_mode *b)
+{
+    return a->bits == b->bits && a->cs_base == b->cs_base && a->cs_limit == b->cs_limit;
+}
+
+static unsigned mode_index(struct x86_cpu *c, const struct jit_mode *m)
+{
+    struct jit *j = c->jit;
+    for (unsigned n = 0; n < j->modes; n++)
+        if (same_mode(&j->mode[n], m))
+            return n;
+    if (j->modes == JIT_MODES)
+        jit_flush(c);
+    j->mode[j->modes] = *m;
+    return j->modes++;
+}
+
+/* A short number for a generation; with the mode it makes a key of the jump cache unique. */
+static unsigned gen_index(struct x86_cpu *c, uint64_t gen)
+{
+    struct jit *j = c->jit;
+    for (unsigned n = j->ngens; n-- > 0;)
+        if (j->gens[n] == gen)
+            return n;
+    if (j->ngens == JIT_GENS) {
+        j->ngens = 1;
+        memset(c->jump, 0, sizeof c->jump);
+    }
+    j->gens[j->ngens] = gen;
+    return j->ngens++;
+}
+
+void jit_mode_update(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    struct jit_mode m = {mode_bits(c), c->code_size == 64 ? 0 : c->segc[X86_CS].base, c->cs_limit};
+    bool same = j->modes && same_mode(&m, &j->mode[j->cur_mode]);
+    if (LIKELY(same && j->tlb_epoch == c->tlb.epoch))
+        return;
+    if (!same) {
+        uint64_t flushes = j->flushes;
+        do {
+            flushes = j->flushes;
+            m.bits &= ~JIT_M_GLOBAL;
+            j->cur_mode = mode_index(c, &m);
+            m.bits |= JIT_M_GLOBAL;
+            j->cur_mode_global = mode_index(c, &m);
+        } while (flushes != j->flushes); /* the second one has forgotten the first */
+    }
+    unsigned p, g;
+    do {
+        p = gen_index(c, x86_exec_gen(c, false));
+        g = gen_index(c, x86_exec_gen(c, true));
+    } while (j->ngens <= p || j->gens[p] != x86_exec_gen(c, false));
+    c->jit_key = (uint64_t)j->cur_mode << 56 | (uint64_t)p << 48;
+    c->jit_key_global = (uint64_t)j->cur_mode_global << 56 | (uint64_t)g << 48;
+    j->tlb_epoch = c->tlb.epoch;
+}
+
+/* ---- the jump cache ---- */
+
+unsigned jit_jump_index(uint64_t rip)
+{
+    return ((uint32_t)rip * JIT_JUMP_HASH >> JIT_JUMP_SHIFT) & (X86_JUMPS - 1);
+}
+
+void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb)
+{
+    struct jit *j = c->jit;
+    bool global = j->mode[tb->mode].bits & JIT_M_GLOBAL;
+    c->jump[jit_jump_index(tb->rip)] =
+        (struct x86_jump){tb->rip ^ (global ? c->jit_key_global : c->jit_key), tb->entry};
+}
+
+/* ---- links ---- */
+
+void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to)
+{
+    l->next = to->in;
+    to->in = l;
+    asm_patch(l->site, jit_rw(c->jit, l->fl ? to->entry : to->entry_ef));
+}
+
+/* ---- killing ---- */
+
+static struct jit_tb **bucket_of(struct jit *j, uint64_t rip, uint64_t roff)
+{
+    uint64_t h = (rip ^ roff << 20) * 0x9e3779b97f4a7c15ull;
+    return &j->bucket[h >> (64 - JIT_TB_BITS)];
+}
+
+static void kill_tb(struct x86_cpu *c, struct jit_tb *tb)
+{
+    struct jit *j = c->jit;
+    for (struct jit_tb **at = bucket_of(j, tb->rip, tb->roff); *at; at = &(*at)->next)
+        if (*at == tb) {
+            *at = tb->next;
+            break;
+        }
+    for (struct jit_link *l = tb->in; l; l = l->next)
+        asm_patch(l->site, l->stub);
+    tb->in = NULL;
+    struct x86_jump *e = &c->jump[jit_jump_index(tb->rip)];
+    if (e->host == tb->entry)
+        *e = (struct x86_jump){0};
+    j->stat.killed++;
+}
+
+static bool sync_page(struct x86_cpu *c, struct jit_page *p)
+{
+    uint32_t gen = ram_code_gen(c->ram, p->roff);
+    if (p->gen == gen)
+        return false;
+    bool any = false;
+    struct jit_tb **at = &p->tb;
+    while (*at) {
+        struct jit_tb *tb = *at;
+        if (tb->gen == gen) {
+            at = &tb->page_next;
+            continue;
+        }
+        *at = tb->page_next;
+        kill_tb(c, tb);
+        any = true;
+    }
+    p->gen = gen;
+    return any;
+}
+
+static bool sync_crossing(struct x86_cpu *c)
+{
+    bool any = false;
+    struct jit_tb **at = &c->jit->crossing;
+    while (*at) {
+        struct jit_tb *tb = *at;
+        if (tb->gen == ram_code_gen(c->ram, tb->roff) &&
+            tb->gen2 == ram_code_gen(c->ram, tb->roff2)) {
+            at = &tb->page_next;
+            continue;
+        }
+        *at = tb->page_next;
+        kill_tb(c, tb);
+        any = true;
+    }
+    return any;
+}
+
+void jit_sync_code(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    /* Read first: what changes from now on is seen next time. */
+    uint64_t epoch = atomic_load(&c->ram->code_epoch);
+    bool any = sync_crossing(c);
+    for (unsigned n = 0; n < ARRAY_LEN(j->page); n++)
+        for (struct jit_page *p = j->page[n]; p; p = p->next)
+            any |= sync_page(c, p);
+    j->code_epoch = epoch;
+    if (any)
+        jit_serialize();
+}
+
+/* ---- finding ---- */
+
+static struct jit_page *page_of(struct jit *j, uint64_t roff)
+{
+    roff &= X86_PAGE_MASK;
+    struct jit_page **head = &j->page[roff / PAGE_SIZE % ARRAY_LEN(j->page)];
+    for (struct jit_page *p = *head; p; p = p->next)
+        if (p->roff == roff)
+            return p;
+    struct jit_page *p = jit_data_alloc(j, sizeof *p);
+    if (!p)
+        return NULL;
+    p->roff = roff;
+    p->next = *head;
+    *head = p;
+    return p;
+}
+
+static bool insert(struct x86_cpu *c, struct jit_tb *tb)
+{
+    struct jit *j = c->jit;
+    if (tb->cross) {
+        tb->page_next = j->crossing;
+        j->crossing = tb;
+    } else {
+        struct jit_page *p = page_of(j, tb->roff);
+        if (!p)
+            return false;
+        if (!p->tb)
+            p->gen = tb->gen;
+        else if (p->gen != tb->gen)
+            p->gen = ~ram_code_gen(c->ram, p->roff); /* whichever is dead is found at the next sync */
+        tb->page_next = p->tb;
+        p->tb = tb;
+    }
+    struct jit_tb **head = bucket_of(j, tb->rip, tb->roff);
+    tb->next = *head;
+    *head = tb;
+    return true;
+}
+
+static struct jit_tb *make(struct x86_cpu *c, gva_t lin, uint64_t roff, bool global)
+{
+    struct jit *j = c->jit;
+    for (unsigned attempt = 0; attempt < 2; attempt++) {
+        jit_mode_update(c);
+        unsigned mode = global ? j->cur_mode_global : j->cur_mode;
+        if (!x86_native_full(c)) {
+            struct jit_tb *tb = jit_translate(c, lin, roff, mode);
+            if (tb && insert(c, tb))
+                return tb;
+            if (!tb && !j->full)
+                return NULL;
+        } else {
+            x86_code_flush(c);
+        }
+        jit_flush(c);
+        j->native_flushes = c->native->flushes;
+    }
+    return NULL; /* cannot be: an empty arena holds any translation */
+}
+
+/* The second page of a crossing instruction is still what it was. */
+static bool still_crosses(struct x86_cpu *c, const struct jit_tb *tb, gva_t lin)
+{
+    uint64_t roff2;
+    gpa_t gpa;
+    gva_t lin2 = (lin | (PAGE_SIZE - 1)) + 1;
+    if (c->code_size != 64)
+        lin2 = (uint32_t)lin2;
+    return x86_code_locate(c, lin2, &roff2, &gpa) && roff2 == tb->roff2;
+}
+
+/* X86_TLBF_* of the page of code; LARGE, to be on the safe side, if it is not in the TLB. */
+static unsigned page_flags(struct x86_cpu *c, gva_t lin)
+{
+    unsigned mmu = c->cpl == 3 ? X86_MMU_USER : X86_MMU_KERNEL;
+    const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
+    if (e->xtag != x86_tlb_tag(c, lin, 1))
+        return X86_TLBF_LARGE;
+    return c->tlb.flags[mmu][(lin >> 12) & (X86_TLB_SIZE - 1)];
+}
+
+static void note(struct x86_cpu *c, gva_t lin)
+{
+    x86_exec_note(c, lin, false);
+    if (page_flags(c, lin) & X86_TLBF_LARGE)
+        x86_exec_note(c, lin, true);
+}
+
+struct jit_tb *jit_find(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    uint64_t roff = 0, rip = c->s.rip;
+    gpa_t gpa;
+    if (UNLIKELY(rip > c->cs_limit))
+        x86_gp0(c);
+    gva_t lin = c->code_size == 64 ? rip : (uint32_t)(c->s.seg[X86_CS].base + rip);
+    if (UNLIKELY(!x86_code_locate(c, lin, &roff, &gpa)))
+        return NULL;
+    bool global = page_flags(c, lin) & X86_TLBF_GLOBAL;
+    jit_mode_update(c);
+    j->stat.lookups++;
+    unsigned mode = global ? j->cur_mode_global : j->cur_mode;
+    struct jit_tb *tb = *bucket_of(j, rip, roff);
+    while (tb && !(tb->rip == rip && tb->roff == roff && tb->mode == mode &&
+                   (!tb->cross || still_crosses(c, tb, lin))))
+        tb = tb->next;
+    if (!tb)
+        tb = make(c, lin, roff, global);
+    if (tb) {
+        note(c, lin);
+        if (tb->cross)
+            note(c, lin + PAGE_SIZE);
+    }
+    return tb;
+}

@@ -1,0 +1,139 @@
+/* cold.c - the pieces of a translation that are rarely executed. */
+#include "engine/jit/tr.h"
+
+struct cold *tr_cold(struct tr *t, enum cold_kind kind)
+{
+    if (t->ncold == COLD_MAX) {
+        t->failed = true;
+        return NULL;
+    }
+    struct cold *k = &t->cold[t->ncold++];
+    *k = (struct cold){.kind = kind};
+    return k;
+}
+
+void tr_cold_site(struct tr *t, struct cold *k, uint8_t *site)
+{
+    if (!site)
+        return; /* the buffer is full: the translation is given up */
+    if (k->nsites == COLD_SITES) {
+        t->failed = true;
+        return;
+    }
+    k->site[k->nsites++] = site;
+}
+
+struct jit_insn *tr_insn(struct tr *t)
+{
+    if (t->ji)
+        return t->ji;
+    t->ji = jit_data_alloc(t->j, sizeof *t->ji);
+    if (!t->ji) {
+        t->failed = true;
+        return NULL;
+    }
+    t->ji->i = t->s->i;
+    t->ji->tb = t->tb;
+    return t->ji;
+}
+
+void tr_slow_if(struct tr *t, unsigned cc)
+{
+    if (!t->slow) {
+        struct jit_insn *ji = tr_insn(t);
+        t->slow = ji ? tr_cold(t, COLD_INTERP) : NULL;
+        if (!t->slow)
+            return;
+        t->slow->ji = ji;
+    }
+    tr_cold_site(t, t->slow, asm_jcc(&t->b, cc, NULL));
+}
+
+void tr_slow_back(struct tr *t)
+{
+    if (!t->slow)
+        return;
+    t->slow->back = t->b.p;
+    t->slow->ef = t->ef;
+}
+
+static void call(struct tr *t, const uint8_t *thunk)
+{
+    asm_call(&t->b, jit_rw(t->j, thunk));
+}
+
+static void emit_interp(struct tr *t, const struct cold *k)
+{
+    asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, k->ji));
+    if (!k->back) { /* it ends the translation */
+        asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.interp_end));
+        return;
+    }
+    call(t, t->j->thunk.interp);
+    if (t->fpu)
+        call(t, t->j->thunk.fpu_load);
+    if (k->ef)
+        asm_flags_load(&t->b, G_OFF(fl));
+    asm_jmp(&t->b, k->back);
+}
+
+static void emit_raced(struct tr *t, const struct cold *k)
+{
+    asm_lea(&t->b, H_RAX, k->host, 8);
+    asm_mov_imm(&t->b, H_R11, k->size);
+    call(t, t->j->thunk.raced);
+    if (t->fpu)
+        call(t, t->j->thunk.fpu_load);
+    asm_jmp(&t->b, k->back);
+}
+
+static void emit_goto(struct tr *t, const struct cold *k)
+{
+    asm_mov_imm(&t->b, H_RAX, k->rip);
+    asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.dispatch));
+}
+
+/* Pieces may add pieces: the taken sides of branches do. */
+void tr_cold_emit(struct tr *t)
+{
+    for (unsigned n = 0; n < t->ncold && !t->failed && !t->b.full; n++) {
+        struct cold k = t->cold[n];
+        for (unsigned s = 0; s < k.nsites; s++)
+            asm_patch(k.site[s], t->b.p);
+        switch (k.kind) {
+        case COLD_INTERP:
+            emit_interp(t, &k);
+            break;
+        case COLD_RACED:
+            emit_raced(t, &k);
+            break;
+        case COLD_GOTO:
+            emit_goto(t, &k);
+            break;
+        case COLD_BRANCH:
+            t->ef = k.ef;
+            t->fl = k.fl;
+            tr_goto(t, k.rip, k.from);
+            break;
+        }
+    }
+}
+
+void tr_interp(struct tr *t)
+{
+    struct jit_insn *ji = tr_insn(t);
+    if (!ji)
+        return;
+    tr_need_fl(t);
+    asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, ji));
+    if (t->s->i.flags & X86_IF_END) {
+        asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.interp_end));
+        return;
+    }
+    call(t, t->j->thunk.interp);
+    if (t->fpu)
+        call(t, t->j->thunk.fpu_load);
+    t->ef = false;
+    t->fl = true;
+}

@@ -1,0 +1,107 @@
+/* flags.c - what instructions do with the arithmetic flags, and what follows for translations. */
+#include "engine/jit/tr.h"
+
+/* A shift or rotation leaves all flags alone if its count is zero (SDM vol. 2). */
+static bool may_shift_by_zero(const struct jit_src *s)
+{
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+        break;
+    default:
+        return false;
+    }
+    const ZydisDecodedOperand *count = &s->op[s->zi.operand_count_visible - 1];
+    unsigned mask = s->zi.operand_width == 64 ? 63 : 31;
+    return count->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !(count->imm.value.u & mask);
+}
+
+/* The logical instructions clear AF on every processor, though the manuals leave it undefined. */
+static bool is_logical(ZydisMnemonic m)
+{
+    return m == ZYDIS_MNEMONIC_AND || m == ZYDIS_MNEMONIC_OR || m == ZYDIS_MNEMONIC_XOR ||
+           m == ZYDIS_MNEMONIC_TEST;
+}
+
+struct tr_flags tr_flags_of(const struct tr *t, const struct jit_src *s)
+{
+    const ZydisAccessedFlags *f = s->zi.cpu_flags;
+    struct tr_flags r = {0};
+    if (!f || s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID)
+        return r;
+    r.reads = f->tested & X86_FL_ARITH;
+    uint32_t sure = (f->modified | f->set_0 | f->set_1) & X86_FL_ARITH;
+    uint32_t maybe = f->undefined & X86_FL_ARITH & ~sure;
+    r.writes = sure | maybe;
+    /* Undefined flags may be left alone by the processor: then the old ones must be there, if the
+     * result is to be the interpreter's. */
+    if (t->j->exact && !is_logical(s->zi.mnemonic))
+        r.reads |= maybe;
+    if (may_shift_by_zero(s))
+        r.reads |= X86_FL_ARITH;
+    if (r.writes)
+        r.reads |= X86_FL_ARITH & ~r.writes;
+    return r;
+}
+
+/* Does it need the flags in their home, since it accesses memory or calls something? */
+static bool needs_home(const struct jit_src *s)
+{
+    if (s->i.flags & X86_IF_MEM)
+        return s->zi.mnemonic != ZYDIS_MNEMONIC_LEA && s->zi.mnemonic != ZYDIS_MNEMONIC_NOP;
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+        return s->op[0].size < 16 || s->zi.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
+               ZydisRegisterGetClass(s->op[0].reg.value) == ZYDIS_REGCLASS_SEGMENT;
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_CDQE:
+    case ZYDIS_MNEMONIC_CWDE:
+    case ZYDIS_MNEMONIC_CDQ:
+    case ZYDIS_MNEMONIC_CQO:
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_ENDBR32:
+    case ZYDIS_MNEMONIC_ENDBR64:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* Register-to-register arithmetic that is copied whatever its operands are. */
+static bool fails_never(const struct jit_src *s)
+{
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_TEST:
+        return s->op[0].size > 8 && !(s->i.flags & X86_IF_MEM);
+    default:
+        return false;
+    }
+}
+
+enum want tr_want(const struct tr *t, unsigned from)
+{
+    for (unsigned n = from; n < t->n; n++) {
+        const struct jit_src *s = &t->j->src[n];
+        struct tr_flags f = tr_flags_of(t, s);
+        if (!(s->i.flags & X86_IF_MEM) && f.reads)
+            return WANT_EF;
+        if (!(s->i.flags & X86_IF_MEM) && f.writes)
+            return fails_never(s) ? WANT_ANY : WANT_FL;
+        if (needs_home(s))
+            return WANT_FL;
+    }
+    return WANT_EF;
+}

@@ -1,0 +1,331 @@
+/*
+ * flow.c - branches: within the translation, to others, through the jump cache.
+ *
+ * Whether another thread wants something (cpu->pending) is looked at where loops close: at
+ * branches backward and at indirect ones.
+ */
+#include "engine/jit/tr.h"
+#include "isa/x86/access.h"
+
+static int32_t jump_off(unsigned index)
+{
+    return G_OFF(jump) + (int32_t)(index * sizeof(struct x86_jump));
+}
+
+static int32_t key_off(const struct tr *t)
+{
+    return t->m->bits & JIT_M_GLOBAL ? G_OFF(jit_key_global) : G_OFF(jit_key);
+}
+
+/* ---- to a known address ---- */
+
+static gva_t linear(const struct tr *t, uint64_t rip)
+{
+    return tr_code64(t) ? rip : (uint32_t)(t->m->cs_base + rip);
+}
+
+static bool in_page(const struct tr *t, uint64_t rip)
+{
+    return !t->tb->cross && (linear(t, rip) ^ t->lin) / PAGE_SIZE == 0;
+}
+
+/* The instruction of this translation at `rip`, if a jump to it is foreseen. */
+static int own_insn(const struct tr *t, uint64_t rip)
+{
+    for (unsigned n = 0; n < t->n; n++)
+        if (t->target[n] && t->label[n] && t->tb->rip + t->j->src[n].off == rip)
+            return (int)n;
+    return -1;
+}
+
+static void poll(struct tr *t, uint64_t rip)
+{
+    tr_need_fl(t);
+    tr_clobber_ef(t);
+    asm_alu_imm(&t->b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
+    struct cold *k = tr_cold(t, COLD_GOTO);
+    if (!k)
+        return;
+    k->rip = rip;
+    tr_cold_site(t, k, asm_jcc(&t->b, CC_NZ, NULL));
+}
+
+static void goto_label(struct tr *t, unsigned n)
+{
+    if (t->want[n] == WANT_FL)
+        tr_need_fl(t);
+    else if (t->want[n] == WANT_EF)
+        tr_need_ef(t);
+    asm_jmp(&t->b, t->label[n]);
+}
+
+static void goto_link(struct tr *t, uint64_t rip)
+{
+    struct jit_link *l = jit_data_alloc(t->j, sizeof *l);
+    if (!l) {
+        t->failed = true;
+        return;
+    }
+    l->rip = rip;
+    l->from = t->tb;
+    l->fl = t->fl;
+    /* The stub lies behind the jump: it is where that leads until it is patched. */
+    l->site = asm_jmp(&t->b, NULL);
+    asm_patch(l->site, t->b.p);
+    l->stub = t->b.p;
+    asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, l));
+    asm_jmp(&t->b, jit_rw(t->j, l->fl ? t->j->thunk.link_fl : t->j->thunk.link_ef));
+}
+
+static void goto_cached(struct tr *t, uint64_t rip)
+{
+    struct asm_buf *b = &t->b;
+    int32_t at = jump_off(jit_jump_index(rip));
+    tr_need_fl(t);
+    asm_mov_imm(b, H_RAX, rip);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(t)), 8);
+    asm_alu(b, ALU_CMP, H_RAX, OP_GS(at + (int32_t)offsetof(struct x86_jump, key)), 8);
+    struct cold *k = tr_cold(t, COLD_GOTO);
+    if (!k)
+        return;
+    k->rip = rip;
+    tr_cold_site(t, k, asm_jcc(b, CC_NZ, NULL));
+    asm_jmp_opnd(b, OP_GS(at + (int32_t)offsetof(struct x86_jump, host)));
+}
+
+void tr_goto(struct tr *t, uint64_t rip, uint64_t from)
+{
+    if (rip <= from)
+        poll(t, rip);
+    int own = own_insn(t, rip);
+    if (own >= 0)
+        goto_label(t, (unsigned)own);
+    else if (in_page(t, rip))
+        goto_link(t, rip);
+    else
+        goto_cached(t, rip);
+}
+
+/* Target of a relative branch; false: it faults. */
+static bool target(const struct tr *t, uint64_t *rip)
+{
+    const struct x86_insn *i = &t->s->i;
+    *rip = (t->tb->rip + i->imm) & i->amask;
+    return *rip <= t->m->cs_limit && x86_canonical(*rip);
+}
+
+static uint64_t own_rip(const struct tr *t)
+{
+    return t->tb->rip + t->s->off;
+}
+
+static bool jcc(struct tr *t)
+{
+    uint64_t rip;
+    if (!target(t, &rip))
+        return false;
+    tr_need_ef(t);
+    unsigned cc = t->s->zi.opcode & 15;
+    if (own_insn(t, rip) >= 0) { /* a loop: taken is what is expected */
+        uint8_t *over = asm_jcc(&t->b, cc ^ 1, NULL);
+        bool ef = t->ef, fl = t->fl;
+        tr_goto(t, rip, own_rip(t));
+        t->ef = ef;
+        t->fl = fl;
+        asm_patch(over, t->b.p);
+        return true;
+    }
+    struct cold *k = tr_cold(t, COLD_BRANCH);
+    if (!k)
+        return true;
+    k->rip = rip;
+    k->from = own_rip(t);
+    k->ef = t->ef;
+    k->fl = t->fl;
+    tr_cold_site(t, k, asm_jcc(&t->b, cc, NULL));
+    return true;
+}
+
+static bool jmp_rel(struct tr *t)
+{
+    uint64_t rip;
+    if (!target(t, &rip))
+        return false;
+    tr_goto(t, rip, own_rip(t));
+    return true;
+}
+
+/* ---- to an address in RAX ---- */
+
+/* R11: offset in the jump cache of the entry for RAX, which matches; else the slow way. RAX is lost.
+ * Flags must be in cpu->fl. */
+static void probe(struct tr *t)
+{
+    struct asm_buf *b = &t->b;
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
+    tr_slow_if(t, CC_NZ);
+    asm_insn(b, (struct opcode){.op = 0x69}, H_R11, OP_REG(H_RAX)); /* IMUL r32, r32, imm32 */
+    asm_u32(b, JIT_JUMP_HASH);
+    asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR r32, imm8 */
+    asm_u8(b, JIT_JUMP_SHIFT - 4);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t)(X86_JUMPS - 1) << 4, 4);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(t)), 8);
+    asm_alu(b, ALU_CMP, H_RAX,
+            OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)), 8);
+    tr_slow_if(t, CC_NZ);
+}
+
+static struct opnd found(void)
+{
+    return OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, host));
+}
+
+static unsigned width(const struct tr *t)
+{
+    return tr_code64(t) ? 8 : 4;
+}
+
+/* Loads the target of an indirect branch into RAX, flags in cpu->fl. */
+static bool load_target(struct tr *t)
+{
+    const ZydisDecodedOperand *o = &t->s->op[0];
+    struct opnd m;
+    if (o->size != width(t) * 8)
+        return false;
+    if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+        unsigned r = (unsigned)ZydisRegisterGetId(o->reg.value);
+        tr_need_fl(t);
+        tr_clobber_ef(t);
+        unsigned h = tr_get(t, r, H_RAX);
+        if (width(t) == 4)
+            asm_mov_rr32(&t->b, H_RAX, h);
+        else
+            asm_mov_rr(&t->b, H_RAX, h);
+        return true;
+    }
+    if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || !tr_mem(t, width(t), ACC_R, 1, &m))
+        return false;
+    asm_load(&t->b, H_RAX, m, width(t));
+    return true;
+}
+
+static bool is_far(const struct jit_src *s)
+{
+    return s->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+}
+
+static bool jmp(struct tr *t)
+{
+    if (is_far(t->s))
+        return false;
+    if (t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return jmp_rel(t);
+    if (!load_target(t))
+        return false;
+    probe(t);
+    asm_jmp_opnd(&t->b, found());
+    return true;
+}
+
+static bool can_push(const struct tr *t)
+{
+    return t->s->zi.operand_width == width(t) * 8 && !(t->m->bits & JIT_M_SP16) &&
+           tr_seg(t, X86_SS) == JIT_SEG_FLAT;
+}
+
+/* Pushes the address behind the call. */
+static bool push_return(struct tr *t)
+{
+    struct opnd m;
+    unsigned w = width(t);
+    uint64_t next = (t->tb->rip + t->s->i.end) & t->c->ip_mask;
+    if (!tr_stack(t, X86_RSP, -(int32_t)w, w, ACC_W, &m))
+        return false;
+    if (w == 4 || (int64_t)next == (int32_t)next) {
+        asm_store_imm(&t->b, m, (int32_t)next, w);
+    } else {
+        asm_mov_imm(&t->b, H_RAX, next);
+        asm_store(&t->b, m, H_RAX, 8);
+    }
+    if (t->smp)
+        tr_mem_fix(t, &m);
+    asm_lea(&t->b, H_R15, OP_MEM(H_R15, -(int32_t)w), w);
+    tr_stored(t, m, w);
+    return true;
+}
+
+static bool call(struct tr *t)
+{
+    uint64_t rip;
+    if (is_far(t->s) || !can_push(t))
+        return false;
+    if (t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        if (!target(t, &rip) || !push_return(t))
+            return false;
+        tr_goto(t, rip, own_rip(t));
+        return true;
+    }
+    /* The target is found before anything is changed: otherwise the interpreter does it all. */
+    if (!load_target(t))
+        return false;
+    probe(t);
+    asm_load(&t->b, H_RAX, found(), 8);
+    asm_store(&t->b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
+    if (!push_return(t)) {
+        t->failed = true; /* cannot be: can_push() */
+        return true;
+    }
+    asm_jmp_opnd(&t->b, OP_GS(G_OFF(jit_tmp)));
+    return true;
+}
+
+static bool ret(struct tr *t)
+{
+    unsigned w = width(t);
+    struct opnd m;
+    if (is_far(t->s) || !can_push(t) || !tr_stack(t, X86_RSP, 0, w, ACC_R, &m))
+        return false;
+    uint32_t drop = t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+                            t->s->zi.operand_count_visible
+                        ? (uint32_t)t->s->op[0].imm.value.u & 0xffff
+                        : 0;
+    asm_load(&t->b, H_RAX, m, w);
+    probe(t);
+    asm_lea(&t->b, H_R15, OP_MEM(H_R15, (int32_t)(w + drop)), w);
+    asm_jmp_opnd(&t->b, found());
+    return true;
+}
+
+bool tr_flow(struct tr *t, bool *end)
+{
+    *end = true;
+    switch (t->s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+        return jmp(t);
+    case ZYDIS_MNEMONIC_CALL:
+        return call(t);
+    case ZYDIS_MNEMONIC_RET:
+        return ret(t);
+    case ZYDIS_MNEMONIC_JB:
+    case ZYDIS_MNEMONIC_JBE:
+    case ZYDIS_MNEMONIC_JL:
+    case ZYDIS_MNEMONIC_JLE:
+    case ZYDIS_MNEMONIC_JNB:
+    case ZYDIS_MNEMONIC_JNBE:
+    case ZYDIS_MNEMONIC_JNL:
+    case ZYDIS_MNEMONIC_JNLE:
+    case ZYDIS_MNEMONIC_JNO:
+    case ZYDIS_MNEMONIC_JNP:
+    case ZYDIS_MNEMONIC_JNS:
+    case ZYDIS_MNEMONIC_JNZ:
+    case ZYDIS_MNEMONIC_JO:
+    case ZYDIS_MNEMONIC_JP:
+    case ZYDIS_MNEMONIC_JS:
+    case ZYDIS_MNEMONIC_JZ:
+        *end = false;
+        return jcc(t);
+    default:
+        *end = false;
+        return false;
+    }
+}

@@ -1,0 +1,235 @@
+/*
+ * generic.c - instructions that are copied, with their registers and their address replaced.
+ *
+ * Which operands the fields of ModRM and VEX stand for is Zydis's knowledge; the opcode, the
+ * prefixes that are part of it and the immediates stay as they are.
+ */
+#include "engine/jit/tr.h"
+
+struct plan {
+    struct opcode o;
+    bool mem, reg_gpr, rm_gpr, v_gpr; /* what the fields are; else vector registers or digits */
+    unsigned reg, rm, v;              /* register numbers of the guest, or the digit */
+    bool reg_written, rm_written;
+    unsigned size, acc; /* of the memory operand */
+};
+
+static bool is_gpr(ZydisRegisterClass c)
+{
+    return c == ZYDIS_REGCLASS_GPR8 || c == ZYDIS_REGCLASS_GPR16 || c == ZYDIS_REGCLASS_GPR32 ||
+           c == ZYDIS_REGCLASS_GPR64;
+}
+
+/* Number of a GPR; false: AH, CH, DH or BH. */
+static bool gpr_number(ZydisRegister r, unsigned *n)
+{
+    if (ZydisRegisterGetClass(r) != ZYDIS_REGCLASS_GPR8) {
+        *n = (unsigned)ZydisRegisterGetId(r);
+        return true;
+    }
+    if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
+        return false;
+    *n = r <= ZYDIS_REGISTER_BL ? (unsigned)(r - ZYDIS_REGISTER_AL)
+                                : 4u + (unsigned)(r - ZYDIS_REGISTER_SPL);
+    return true;
+}
+
+static bool plan_reg(struct plan *p, const ZydisDecodedOperand *o)
+{
+    ZydisRegisterClass c = ZydisRegisterGetClass(o->reg.value);
+    bool gpr = is_gpr(c), written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+    unsigned n = (unsigned)ZydisRegisterGetId(o->reg.value);
+    if (!gpr && c != ZYDIS_REGCLASS_XMM && c != ZYDIS_REGCLASS_YMM)
+        return false;
+    if (gpr && !gpr_number(o->reg.value, &n))
+        return false;
+    switch (o->encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+        p->reg = n;
+        p->reg_gpr = gpr;
+        p->reg_written = gpr && written;
+        p->o.byte_reg = c == ZYDIS_REGCLASS_GPR8;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        p->rm = n;
+        p->rm_gpr = gpr;
+        p->rm_written = gpr && written;
+        p->o.byte_rm = c == ZYDIS_REGCLASS_GPR8;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+        p->v = n;
+        p->v_gpr = gpr;
+        return !gpr || !written;
+    case ZYDIS_OPERAND_ENCODING_IS4: /* a vector register in the immediate */
+        return !gpr;
+    default:
+        return false;
+    }
+}
+
+static bool plan_operand(struct plan *p, const ZydisDecodedOperand *o)
+{
+    switch (o->type) {
+    case ZYDIS_OPERAND_TYPE_REGISTER:
+        if (o->encoding == ZYDIS_OPERAND_ENCODING_NONE) /* CL, or 1 */
+            return o->reg.value == ZYDIS_REGISTER_CL;
+        return plan_reg(p, o);
+    case ZYDIS_OPERAND_TYPE_MEMORY:
+        if (p->mem || o->mem.type != ZYDIS_MEMOP_TYPE_MEM ||
+            o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+            return false;
+        p->mem = true;
+        p->size = o->size / 8u;
+        if (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
+            p->acc |= ACC_R;
+        if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            p->acc |= ACC_W;
+        return p->size >= 1 && p->size <= 32 && p->acc;
+    case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static uint8_t mandatory_prefix(const ZydisDecodedInstruction *zi)
+{
+    for (unsigned n = 0; n < zi->raw.prefix_count; n++)
+        if (zi->raw.prefixes[n].type == ZYDIS_PREFIX_TYPE_MANDATORY)
+            return zi->raw.prefixes[n].value;
+    return 0;
+}
+
+static bool is_vector(const struct jit_src *s)
+{
+    for (unsigned n = 0; n < s->zi.operand_count_visible; n++) {
+        if (s->op[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        ZydisRegisterClass c = ZydisRegisterGetClass(s->op[n].reg.value);
+        if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM)
+            return true;
+    }
+    return false;
+}
+
+static bool plan_opcode(struct plan *p, const struct jit_src *s)
+{
+    const ZydisDecodedInstruction *zi = &s->zi;
+    static const uint8_t pp[4] = {0, 0x66, 0xf3, 0xf2};
+    p->o.op = zi->opcode;
+    switch (zi->opcode_map) {
+    case ZYDIS_OPCODE_MAP_DEFAULT:
+        p->o.map = 0;
+        break;
+    case ZYDIS_OPCODE_MAP_0F:
+        p->o.map = 1;
+        break;
+    case ZYDIS_OPCODE_MAP_0F38:
+        p->o.map = 2;
+        break;
+    case ZYDIS_OPCODE_MAP_0F3A:
+        p->o.map = 3;
+        break;
+    default:
+        return false;
+    }
+    if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+        p->o.vex = true;
+        p->o.prefix = pp[zi->raw.vex.pp & 3];
+        p->o.w = zi->raw.vex.W;
+        p->o.l = zi->raw.vex.L;
+        return true;
+    }
+    if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+        return false;
+    p->o.prefix = mandatory_prefix(zi);
+    p->o.w = zi->raw.rex.W;
+    p->o.opsize = !p->o.w && zi->operand_width == 16 && p->o.prefix != 0x66 && !is_vector(s);
+    p->o.lock = zi->attributes & ZYDIS_ATTRIB_HAS_LOCK;
+    return true;
+}
+
+static bool make_plan(struct plan *p, const struct jit_src *s)
+{
+    *p = (struct plan){0};
+    if (!(s->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM) || !plan_opcode(p, s))
+        return false;
+    p->reg = s->zi.raw.modrm.reg; /* an opcode's digit, unless an operand says otherwise */
+    for (unsigned n = 0; n < s->zi.operand_count_visible; n++)
+        if (!plan_operand(p, &s->op[n]))
+            return false;
+    return p->mem || s->zi.raw.modrm.mod == 3;
+}
+
+static void emit_immediates(struct tr *t)
+{
+    const struct jit_src *s = t->s;
+    for (unsigned n = 0; n < 2; n++)
+        if (s->zi.raw.imm[n].size)
+            asm_bytes(&t->b, s->bytes + s->zi.raw.imm[n].offset, s->zi.raw.imm[n].size / 8);
+}
+
+/* Alignment that the operand must have, from the binder of vector instructions. */
+static unsigned alignment(const struct tr *t, const struct plan *p)
+{
+    return is_vector(t->s) && p->size >= 16 ? (t->s->i.aux >> 8) + 1u : 1;
+}
+
+/* More registers in memory than there are scratch registers? */
+static bool too_many(const struct plan *p)
+{
+    unsigned n = (p->reg_gpr && tr_reg(p->reg) == H_NONE) + (p->v_gpr && tr_reg(p->v) == H_NONE);
+    if (p->reg_gpr && p->v_gpr && tr_reg(p->reg) == H_NONE && p->reg == p->v)
+        return true; /* rare; one copy would have to be two */
+    return n > 1;
+}
+
+bool tr_generic_can(const struct tr *t, const struct jit_src *s)
+{
+    struct plan p;
+    return make_plan(&p, s) && !too_many(&p) && (!p.mem || tr_mem_can(t, &s->i));
+}
+
+bool tr_generic(struct tr *t)
+{
+    struct plan p;
+    if (!make_plan(&p, t->s) || too_many(&p))
+        return false;
+    struct asm_buf *b = &t->b;
+    struct tr_flags f = tr_flags_of(t, t->s);
+    struct opnd rm = OP_REG((uint8_t)p.rm);
+    if (p.mem) {
+        bool locked = p.o.lock || t->s->zi.mnemonic == ZYDIS_MNEMONIC_XCHG;
+        unsigned acc = p.acc | (locked ? ACC_LOCK : 0);
+        if (!tr_mem(t, p.size, acc, alignment(t, &p), &rm))
+            return false;
+        if (t->smp && p.reg_written && (p.acc & ACC_W))
+            tr_mem_fix(t, &rm); /* tr_stored() needs the address */
+        else if (f.reads || (p.reg_gpr && tr_reg(p.reg) == H_NONE) ||
+                 (p.v_gpr && tr_reg(p.v) == H_NONE))
+            tr_mem_free_rax(t, &rm);
+    }
+    if (f.reads)
+        tr_need_ef(t);
+    unsigned reg = p.reg;
+    if (p.reg_gpr)
+        reg = tr_get(t, p.reg, H_RAX);
+    if (p.v_gpr)
+        p.v = tr_get(t, p.v, H_RAX);
+    if (p.rm_gpr)
+        rm.reg = (uint8_t)(p.rm == p.reg && p.reg_gpr ? reg : tr_get(t, p.rm, H_R11));
+    p.o.vvvv = (uint8_t)p.v;
+    asm_insn(b, p.o, reg, rm);
+    emit_immediates(t);
+    if (p.reg_written)
+        tr_put(t, p.reg, reg);
+    if (p.rm_written)
+        tr_put(t, p.rm, rm.reg);
+    if (f.writes) {
+        t->ef = true;
+        t->fl = false;
+    }
+    if (p.acc & ACC_W)
+        tr_stored(t, rm, p.size);
+    return true;
+}

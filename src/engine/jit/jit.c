@@ -1,0 +1,221 @@
+/*
+ * jit.c - the engine jit: its run loop, and what translated code calls.
+ */
+#define _GNU_SOURCE
+#include "engine/jit/jit.h"
+
+#include <asm/prctl.h>
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/boundary.h"
+#include "isa/x86/access.h"
+#include "isa/x86/code.h"
+#include "isa/x86/native.h"
+
+/* Of all vCPUs together; each gets its share, but not less than the minimum. */
+#define CODE_TOTAL (32 * MIB)
+#define DATA_TOTAL (24 * MIB)
+#define SHARE_MIN  (4 * MIB)
+/* Decoded blocks are needed only for instructions that are stepped over. */
+#define DECODED_BYTES (MIB / 4)
+
+static bool set_gs(const void *base)
+{
+    return syscall(SYS_arch_prctl, ARCH_SET_GS, base) == 0;
+}
+
+static int probe(struct error *e)
+{
+    if (!set_gs(NULL))
+        return error_errno(e, ERR_HOST, errno, "cannot set the GS base");
+    return 0;
+}
+
+static void detect(struct jit *j)
+{
+    unsigned a, b, cx, d;
+    j->avx = __builtin_cpu_supports("avx");
+    if (__get_cpuid_count(7, 0, &a, &b, &cx, &d))
+        j->bmi2 = b & bit_BMI2;
+}
+
+static void vcpu_destroy(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    if (j) {
+        jit_arena_destroy(j);
+        jit_translator_destroy(j);
+        free(j);
+        c->jit = NULL;
+    }
+    x86_native_destroy(c);
+    x86_code_destroy(c);
+}
+
+static int create_jit(struct x86_cpu *c, struct error *e)
+{
+    struct jit *j = calloc(1, sizeof *j);
+    if (!j)
+        return error_set(e, ERR_NOMEM, "out of memory for the translator");
+    c->jit = j;
+    c->self = c;
+    detect(j);
+    int rc = jit_translator_create(j, e);
+    if (!rc)
+        rc = jit_arena_create(j, max_u64(CODE_TOTAL / c->ncpus, SHARE_MIN),
+                              max_u64(DATA_TOTAL / c->ncpus, SHARE_MIN), e);
+    if (rc)
+        return rc;
+    if (!jit_thunks_make(c))
+        return error_set(e, ERR_LIMIT, "the translator's thunks do not fit");
+    jit_flush(c);
+    return 0;
+}
+
+static int vcpu_create(struct x86_cpu *c, struct error *e)
+{
+    int rc = x86_code_create(c, DECODED_BYTES, e);
+    if (!rc)
+        rc = x86_native_create(c, e);
+    if (!rc)
+        rc = create_jit(c, e);
+    if (rc)
+        vcpu_destroy(c);
+    return rc;
+}
+
+/* ---- called by translated code; all state is in memory ---- */
+
+/* The translation to continue with. NULL: there is none, see jit_find(). */
+static struct jit_tb *find(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    if (UNLIKELY(j->code_epoch != atomic_load_explicit(&c->ram->code_epoch, memory_order_relaxed)))
+        jit_sync_code(c);
+    if (UNLIKELY(j->native_flushes != c->native->flushes)) {
+        jit_flush(c);
+        j->native_flushes = c->native->flushes;
+    }
+    struct jit_tb *tb = jit_find(c);
+    if (LIKELY(tb != NULL))
+        jit_jump_insert(c, tb);
+    return tb;
+}
+
+/* The same; NULL also if the run loop must have a look. */
+static struct jit_tb *next(struct x86_cpu *c)
+{
+    return UNLIKELY(boundary_needed(c)) ? NULL : find(c);
+}
+
+const uint8_t *jit_c_dispatch(struct x86_cpu *c)
+{
+    const struct jit_tb *tb = next(c);
+    return tb ? tb->entry : c->jit->thunk.leave;
+}
+
+const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
+{
+    struct jit *j = c->jit;
+    struct jit_tb *from = l->from;
+    uint64_t flushes = j->flushes, killed = j->stat.killed;
+    c->s.rip = l->rip;
+    struct jit_tb *tb = next(c);
+    if (!tb)
+        return j->thunk.leave;
+    /* Only if the page is still the same, and `from` still alive. */
+    if (flushes == j->flushes && killed == j->stat.killed && tb->mode == from->mode &&
+        !tb->cross && (tb->roff ^ from->roff) / PAGE_SIZE == 0)
+        jit_link_to(c, l, tb);
+    return tb->entry;
+}
+
+static void call(struct x86_cpu *c, const struct jit_insn *ji)
+{
+    const struct x86_insn *i = &ji->i;
+    c->s.gpr[X86_REG_RIP] = ji->tb->rip;
+    c->s.rip = (ji->tb->rip + i->end) & c->ip_mask;
+    c->block_end = i + 2; /* lowered if the translation must be left */
+    c->cur = i;
+    c->jit->stat.interps++;
+    i->fn(c, i);
+    c->cur = NULL;
+}
+
+bool jit_c_interp(struct x86_cpu *c, struct jit_insn *ji)
+{
+    uint64_t behind = (ji->tb->rip + ji->i.end) & c->ip_mask;
+    call(c, ji);
+    return c->block_end == &ji->i + 2 && !c->slow && c->s.rip == behind && !c->s.activity;
+}
+
+const uint8_t *jit_c_interp_end(struct x86_cpu *c, struct jit_insn *ji)
+{
+    call(c, ji);
+    return jit_c_dispatch(c);
+}
+
+void jit_c_raced(struct x86_cpu *c, const void *host, unsigned size)
+{
+    atomic_store(&c->jit_unwritten, 0);
+    x86_st_raced(c, host, size);
+}
+
+/* ---- the run loop ---- */
+
+/* Not inlined into the function that calls sigsetjmp, where nothing may live in registers. */
+static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *why)
+{
+    for (;;) {
+        if (UNLIKELY(boundary_needed(c))) {
+            if (c->slow & X86_SLOW_DB)
+                boundary_report_traps(c, 0);
+            if (!boundary_look(c, why))
+                return;
+            if (c->slow) {
+                boundary_step(c);
+                continue;
+            }
+        }
+        /* Something may still be pending that is masked: one translation is executed all the same. */
+        const struct jit_tb *tb = find(c);
+        if (tb)
+            c->jit->thunk.enter(tb->entry);
+        else
+            boundary_step(c); /* an instruction in device memory */
+    }
+}
+
+static enum engine_exit run(struct x86_cpu *c)
+{
+    static _Thread_local struct x86_cpu *gs;
+    sigjmp_buf env;
+    enum engine_exit why = ENGINE_EXIT_KICK;
+    if (gs != c) {
+        set_gs(c);
+        gs = c;
+    }
+    x86_set_arith_flags(c, (uint32_t)c->s.rflags);
+    x86_update_mode(c);
+    c->cur = NULL;
+    c->env = &env;
+    if (sigsetjmp(env, 0))
+        boundary_deliver(c);
+    loop(c, &why);
+    c->s.rflags = x86_rflags(c);
+    c->env = NULL;
+    return why;
+}
+
+const struct engine engine_jit = {
+    .name = "jit",
+    .technique = "dynamic recompilation",
+    .probe = probe,
+    .vcpu_create = vcpu_create,
+    .vcpu_destroy = vcpu_destroy,
+    .run = run,
+};

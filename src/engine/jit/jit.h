@@ -1,0 +1,209 @@
+/*
+ * jit.h - the parts of the engine jit: dynamic recompilation of x86 to x86.
+ *
+ * A *translation* (struct jit_tb) is the host code of a stretch of guest code that is entered at
+ * its start and left at its end or by branches. While translated code runs
+ *  - most guest registers are in host registers, always the same ones (regs.h); the others, and
+ *    everything else, are in struct x86_cpu, to which the GS base points;
+ *  - the guest's arithmetic flags are in EFLAGS, or in cpu->fl, or in both: known for each point of
+ *    a translation when it is made. A translation has one entry for each of the two;
+ *  - the guest's SSE and AVX registers are in the host's if cpu->jit_fpu_live, else in cpu->s.fpu;
+ *  - RSP is the host's stack, and constant.
+ * Whenever C code runs, all state is in struct x86_cpu, flags in cpu->fl.
+ *
+ * Rules that keep translations from outliving what they were made of:
+ *  1. A translation is made for one RIP, one page of RAM, and one mode (struct jit_mode: all that
+ *     the meaning of its bytes depends on). Its page's generation is as in ram.h, invariant 2.
+ *  2. Translations jump to each other directly only within one page of guest code, which runs
+ *     under the same mapping as long as it is not left. All other jumps look the target up in the
+ *     jump cache (cpu->jump), whose keys contain the generation of the address space's executable
+ *     mappings (x86_exec_gen()) and the mode.
+ *  3. When code has been written (ram->code_epoch), translations of the page are killed before the
+ *     next lookup: jumps to them are redirected, the jump cache forgets them. Memory is reclaimed
+ *     only by forgetting everything, and never while a translation is being executed.
+ *  4. A guest instruction that is not translated, or that meets a TLB miss, a device, tracked code
+ *     or a fault, is executed by its semantic function: engines differ in dispatch, not in meaning.
+ */
+#ifndef SOSIA_ENGINE_JIT_JIT_H
+#define SOSIA_ENGINE_JIT_JIT_H
+
+#include "base/error.h"
+#include "engine/jit/asm.h"
+#include "isa/x86/cpu.h"
+#include "isa/x86/insn.h"
+
+/* All that the translation of given bytes depends on. */
+struct jit_mode {
+    uint32_t bits; /* JIT_M_* */
+    uint64_t cs_base, cs_limit;
+};
+#define JIT_M_CODE16 0x1u /* code size 16; with neither of the two: 64 */
+#define JIT_M_CODE32 0x2u
+#define JIT_M_MMU_SH 2 /* enum x86_mmu of data accesses */
+#define JIT_M_MMU    (3u << JIT_M_MMU_SH)
+#define JIT_M_USER   0x10u  /* CPL 3 */
+#define JIT_M_GLOBAL 0x20u  /* the code is in a global page */
+#define JIT_M_SSE    0x40u  /* SSE instructions can be executed, all their errors being masked */
+#define JIT_M_AVX    0x80u  /* the same for AVX */
+#define JIT_M_SP16   0x100u /* 16-bit stack pointer */
+#define JIT_M_LONG   0x200u /* IA-32e mode: addresses may be non-canonical */
+#define JIT_M_CPL0   0x400u
+#define JIT_M_SEG_SH 12 /* enum jit_segkind of each segment register, 2 bits */
+
+enum jit_segkind {
+    JIT_SEG_SLOW, /* every access is checked by the semantic function */
+    JIT_SEG_FLAT, /* base 0, no check */
+    JIT_SEG_BASE, /* a base, no check */
+    JIT_SEG_64K,  /* a base; offsets up to 0xffff may be read and written */
+};
+
+struct jit_tb;
+
+/* An instruction that a translation leaves to its semantic function, now or in rare cases. */
+struct jit_insn {
+    struct x86_insn i;
+    struct jit_tb *tb;
+};
+
+/* A direct jump to another translation, or to the stub that looks for it. */
+struct jit_link {
+    struct jit_link *next; /* of those that lead to the same translation */
+    uint8_t *site;         /* the displacement, in the writable mapping */
+    const uint8_t *stub;   /* likewise */
+    struct jit_tb *from;
+    uint64_t rip;
+    bool fl; /* the flags are in cpu->fl here, else in EFLAGS */
+};
+
+struct jit_tb {
+    struct jit_tb *next;      /* in its hash bucket */
+    struct jit_tb *page_next; /* of those in the same page */
+    uint64_t rip, roff;
+    unsigned mode;      /* index into jit->mode */
+    uint32_t gen, gen2; /* generations of the page(s) */
+    bool cross;         /* a single instruction that reaches into page roff2 */
+    uint64_t roff2;
+    uint16_t len, count;           /* guest bytes, instructions */
+    const uint8_t *entry, *entry_ef; /* executable: flags in cpu->fl, in EFLAGS */
+    uint32_t host_len;
+    struct jit_link *in;
+};
+
+/* A page of RAM with translations. */
+struct jit_page {
+    struct jit_page *next;
+    uint64_t roff;
+    uint32_t gen;
+    struct jit_tb *tb;
+};
+
+#define JIT_MODES     256u
+#define JIT_GENS      256u
+#define JIT_TB_BITS   14
+#define JIT_PAGE_BITS 11
+#define JIT_TB_INSNS  64u
+
+/* Code that all translations share (thunks.c); addresses in the executable mapping. */
+struct jit_thunks {
+    void (*enter)(const uint8_t *host); /* from C: executes until something leaves */
+    const uint8_t *leave;               /* back to the caller of enter() */
+    const uint8_t *dispatch;            /* continue at s.rip */
+    const uint8_t *interp;     /* called; EAX: offset of a jit_insn; comes back or dispatches */
+    const uint8_t *interp_end; /* jumped to; EAX likewise; dispatches */
+    const uint8_t *link_fl, *link_ef; /* jumped to; EAX: offset of a jit_link */
+    const uint8_t *raced;             /* called; RAX: host address, R11D: size of a store */
+    const uint8_t *fpu_load;          /* called */
+};
+
+/* One instruction while it is translated. */
+struct jit_src {
+    struct x86_insn i;
+    ZydisDecodedInstruction zi;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    uint8_t bytes[15];
+    uint16_t off; /* from the start of the translation */
+};
+
+struct jit {
+    uint8_t *rw, *rx; /* two mappings of the code arena */
+    uint64_t size, used, thunk_end;
+    uint8_t *data; /* translations, instructions, links */
+    uint64_t data_size, data_used;
+    uint64_t flushes;
+
+    struct jit_tb *bucket[1u << JIT_TB_BITS];
+    struct jit_page *page[1u << JIT_PAGE_BITS];
+    struct jit_tb *crossing; /* by page_next */
+    struct jit_mode mode[JIT_MODES];
+    unsigned modes;
+    unsigned cur_mode, cur_mode_global; /* without JIT_M_GLOBAL, and with */
+    uint64_t gens[JIT_GENS]; /* x86_exec_gen() values by their short numbers */
+    unsigned ngens;
+
+    uint64_t code_epoch, tlb_epoch;
+    unsigned native_flushes;
+    struct jit_thunks thunk;
+    struct jit_src src[JIT_TB_INSNS];
+    struct tr *tr; /* the translation in the making: tr.h */
+    bool full;     /* the last one failed for want of space */
+    bool bmi2, avx; /* of the host */
+    bool exact;     /* undefined flags are those of the interpreter, for comparisons */
+    struct {
+        uint64_t translations, killed, lookups, interps;
+    } stat;
+};
+
+/* ---- arena.c ---- */
+int jit_arena_create(struct jit *j, uint64_t code, uint64_t data, struct error *e);
+void jit_arena_destroy(struct jit *j);
+/* Zeroed, 8-aligned; NULL: full. */
+void *jit_data_alloc(struct jit *j, size_t len);
+static inline const uint8_t *jit_rx(const struct jit *j, const uint8_t *rw)
+{
+    return j->rx + (rw - j->rw);
+}
+static inline uint8_t *jit_rw(const struct jit *j, const uint8_t *rx)
+{
+    return j->rw + (rx - j->rx);
+}
+static inline uint32_t jit_data_off(const struct jit *j, const void *p)
+{
+    return (uint32_t)((const uint8_t *)p - j->data);
+}
+/* Executes a serializing instruction: code has been changed through another address than it is
+ * executed at (SDM vol. 3, 9.1.3). */
+void jit_serialize(void);
+
+/* ---- thunks.c ---- */
+bool jit_thunks_make(struct x86_cpu *c);
+
+/* ---- cache.c ---- */
+void jit_flush(struct x86_cpu *c);
+/* The mode of the code at s.rip, apart from JIT_M_GLOBAL. */
+void jit_mode_update(struct x86_cpu *c);
+/* Kills translations of code that has been written. */
+void jit_sync_code(struct x86_cpu *c);
+/* The translation at s.rip, made if need be. Raises #PF, #GP. NULL: it cannot be translated (code in
+ * device memory): interpret one instruction. */
+struct jit_tb *jit_find(struct x86_cpu *c);
+void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to);
+/* RIP * JIT_JUMP_HASH in 32 bits; its upper bits are the place in the jump cache. */
+#define JIT_JUMP_HASH  0x9e3779b1u
+#define JIT_JUMP_SHIFT 20
+unsigned jit_jump_index(uint64_t rip);
+void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb);
+
+/* ---- translate.c ---- */
+int jit_translator_create(struct jit *j, struct error *e);
+void jit_translator_destroy(struct jit *j);
+/* NULL: j->full, or the code is in device memory. Raises #PF, #GP. */
+struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode);
+
+/* ---- jit.c: called by thunks ---- */
+const uint8_t *jit_c_dispatch(struct x86_cpu *c);
+const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l);
+bool jit_c_interp(struct x86_cpu *c, struct jit_insn *i);
+void jit_c_raced(struct x86_cpu *c, const void *host, unsigned size);
+const uint8_t *jit_c_interp_end(struct x86_cpu *c, struct jit_insn *i);
+
+#endif

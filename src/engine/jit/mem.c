@@ -1,0 +1,240 @@
+/*
+ * mem.c - memory operands: address, TLB check, host operand.
+ *
+ * The check finds the entry by the page of the first byte and compares the page of the last one
+ * (access.h, x86_tlb_tag), so that what crosses pages goes the slow way.
+ */
+#include "engine/jit/tr.h"
+#include "isa/x86/access.h"
+
+#define TLB_OFF(mmu, field) \
+    (G_OFF(tlb.e) + (int32_t)((mmu) * sizeof(struct x86_tlbe) * X86_TLB_SIZE) + \
+     (int32_t)offsetof(struct x86_tlbe, field))
+/* Entries have 32 bytes: (lin >> 12) % size * 32 */
+#define TLB_SHIFT 7u
+#define TLB_MASK  ((X86_TLB_SIZE - 1) << 5)
+_Static_assert(sizeof(struct x86_tlbe) == 32, "the index is shifted accordingly");
+
+unsigned tr_get(struct tr *t, unsigned guest, unsigned tmp)
+{
+    unsigned h = tr_reg(guest);
+    if (h != H_NONE)
+        return h;
+    asm_load(&t->b, tmp, OP_GS(G_GPR(guest)), 8);
+    return tmp;
+}
+
+void tr_put(struct tr *t, unsigned guest, unsigned host)
+{
+    unsigned h = tr_reg(guest);
+    if (h == H_NONE)
+        asm_store(&t->b, OP_GS(G_GPR(guest)), host, 8);
+    else
+        asm_mov_rr(&t->b, h, host);
+}
+
+/* ---- addresses ---- */
+
+static bool has(uint8_t r)
+{
+    return r != X86_REG_ZERO && r != X86_REG_RIP;
+}
+
+static unsigned ea_size(const struct x86_insn *i)
+{
+    return i->amask == ~0ull ? 8 : 4;
+}
+
+void tr_ea(struct tr *t, const struct x86_insn *i, unsigned dst)
+{
+    struct asm_buf *b = &t->b;
+    uint64_t disp = (uint64_t)i->disp + (i->base == X86_REG_RIP ? t->tb->rip : 0);
+    unsigned other = dst == H_RAX ? H_R11 : H_RAX;
+    if (!has(i->base) && !has(i->index)) {
+        asm_mov_imm(b, dst, disp & i->amask);
+        return;
+    }
+    unsigned base = has(i->base) ? tr_get(t, i->base, dst) : H_NONE;
+    unsigned index = has(i->index) ? tr_get(t, i->index, base == dst ? other : dst) : H_NONE;
+    asm_lea(b, dst, OP_SIB((uint8_t)base, (uint8_t)index, i->scale, (int32_t)disp), ea_size(i));
+    if (i->amask == 0xffff)
+        asm_insn(b, (struct opcode){.op = 0xb7, .map = 1}, dst, OP_REG((uint8_t)dst));
+}
+
+/* Can the linear address be written as [host register + disp]? */
+static bool is_simple(const struct tr *t, const struct x86_insn *i)
+{
+    return tr_code64(t) && i->amask == ~0ull && tr_seg(t, i->seg) == JIT_SEG_FLAT &&
+           has(i->base) && !has(i->index) && tr_reg(i->base) != H_NONE;
+}
+
+/* Adds the segment's base to the address in RAX; flags are free. */
+static void add_base(struct tr *t, unsigned seg)
+{
+    if (tr_seg(t, seg) != JIT_SEG_FLAT)
+        asm_alu(&t->b, ALU_ADD, H_RAX,
+                OP_GS(G_OFF(segc) + (int32_t)(seg * sizeof(struct x86_segc))),
+                tr_code64(t) ? 8 : 4);
+}
+
+/* ---- the check ---- */
+
+/* R11: offset of the TLB entry for the address in `reg` + 0. */
+static void entry_offset(struct tr *t, unsigned reg)
+{
+    struct asm_buf *b = &t->b;
+    if (t->j->bmi2) { /* RORX R11D, reg, 7 */
+        asm_insn(b, (struct opcode){.op = 0xf0, .map = 3, .prefix = 0xf2, .vex = true}, H_R11,
+                 OP_REG((uint8_t)reg));
+        asm_u8(b, TLB_SHIFT);
+    } else {
+        asm_mov_rr32(b, H_R11, reg);
+        asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR */
+        asm_u8(b, TLB_SHIFT);
+    }
+    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), TLB_MASK, 4);
+}
+
+/* RAX: address of the last byte. Leaves the entry's addend in R11. */
+static void compare_tag(struct tr *t, unsigned acc)
+{
+    struct asm_buf *b = &t->b;
+    unsigned mmu = (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH;
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), -(int32_t)PAGE_SIZE, 8);
+    asm_alu(b, ALU_OR, H_RAX, OP_GS(G_OFF(pcid)), 8);
+    asm_alu(b, ALU_CMP, H_RAX,
+            OP_GSR(H_R11, acc & ACC_W ? TLB_OFF(mmu, wtag) : TLB_OFF(mmu, rtag)), 8);
+    tr_slow_if(t, CC_NZ);
+    asm_load(b, H_R11, OP_GSR(H_R11, TLB_OFF(mmu, addend)), 8);
+}
+
+/* An operand that must be aligned, or (LOCK) must not cross a cache line. */
+static void check_align(struct tr *t, unsigned reg, unsigned align)
+{
+    asm_insn(&t->b, (struct opcode){.op = 0xf6, .byte_rm = true}, 0, OP_REG((uint8_t)reg));
+    asm_u8(&t->b, (uint8_t)(align - 1)); /* TEST reg8, imm8 */
+    tr_slow_if(t, CC_NZ);
+}
+
+static bool simple(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc,
+                   unsigned align, struct opnd *m)
+{
+    struct asm_buf *b = &t->b;
+    unsigned from = base;
+    if (disp) {
+        asm_lea(b, H_RAX, OP_MEM((uint8_t)base, disp), 8);
+        from = H_RAX;
+    }
+    if (align > 1)
+        check_align(t, from, align);
+    entry_offset(t, from);
+    if (size > 1 || !disp)
+        asm_lea(b, H_RAX, OP_MEM((uint8_t)base, disp + (int32_t)size - 1), 8);
+    compare_tag(t, acc);
+    *m = OP_SIB((uint8_t)base, H_R11, 0, disp);
+    return true;
+}
+
+static void linear(struct tr *t, const struct x86_insn *i)
+{
+    tr_ea(t, i, H_RAX);
+    add_base(t, i->seg);
+}
+
+/* The offset in RAX, of 16 bits, must leave room below 64 KiB. */
+static void check_64k(struct tr *t, unsigned size)
+{
+    if (size == 1)
+        return;
+    asm_alu_imm(&t->b, ALU_CMP, OP_REG(H_RAX), (int32_t)(0x10000 - size), 4);
+    tr_slow_if(t, 7); /* JA */
+}
+
+static bool aligning(const struct tr *t)
+{
+    return (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH == X86_MMU_ALIGN;
+}
+
+bool tr_mem_can(const struct tr *t, const struct x86_insn *i)
+{
+    enum jit_segkind kind = tr_seg(t, i->seg);
+    return kind != JIT_SEG_SLOW && (kind != JIT_SEG_64K || i->amask == 0xffff) && !aligning(t);
+}
+
+bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct opnd *m)
+{
+    const struct x86_insn *i = &t->s->i;
+    struct asm_buf *b = &t->b;
+    enum jit_segkind kind = tr_seg(t, i->seg);
+    if (!tr_mem_can(t, i))
+        return false;
+    tr_need_fl(t);
+    tr_clobber_ef(t);
+    if ((acc & ACC_LOCK) && size > align)
+        align = size;
+    if (is_simple(t, i) && i->disp + 64 < INT32_MAX && i->disp > INT32_MIN)
+        return simple(t, tr_reg(i->base), (int32_t)i->disp, size, acc, align, m);
+    tr_ea(t, i, H_RAX);
+    if (kind == JIT_SEG_64K)
+        check_64k(t, size);
+    add_base(t, i->seg);
+    if (align > 1)
+        check_align(t, H_RAX, align);
+    entry_offset(t, H_RAX);
+    if (size > 1)
+        asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
+    compare_tag(t, acc);
+    if (tr_reg(i->base) == H_NONE && has(i->base) && tr_reg(i->index) == H_NONE && has(i->index))
+        asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8); /* tr_ea() needs it */
+    linear(t, i);
+    if (tr_reg(i->base) == H_NONE && has(i->base) && tr_reg(i->index) == H_NONE && has(i->index))
+        asm_load(b, H_R11, OP_GS(G_OFF(jit_tmp)), 8);
+    *m = OP_SIB(H_RAX, H_R11, 0, 0);
+    return true;
+}
+
+bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc, struct opnd *m)
+{
+    struct asm_buf *b = &t->b;
+    if ((t->m->bits & JIT_M_SP16) || tr_seg(t, X86_SS) != JIT_SEG_FLAT || aligning(t))
+        return false;
+    tr_need_fl(t);
+    tr_clobber_ef(t);
+    if (tr_code64(t))
+        return simple(t, tr_reg(base), disp, size, acc, 1, m);
+    asm_lea(b, H_RAX, OP_MEM((uint8_t)tr_reg(base), disp), 4);
+    entry_offset(t, H_RAX);
+    asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
+    compare_tag(t, acc);
+    asm_lea(b, H_RAX, OP_MEM((uint8_t)tr_reg(base), disp), 4);
+    *m = OP_SIB(H_RAX, H_R11, 0, 0);
+    return true;
+}
+
+void tr_mem_fix(struct tr *t, struct opnd *m)
+{
+    asm_lea(&t->b, H_R11, *m, 8);
+    *m = OP_MEM(H_R11, 0);
+}
+
+void tr_stored(struct tr *t, struct opnd m, unsigned size)
+{
+    if (!t->smp)
+        return;
+    struct asm_buf *b = &t->b;
+    /* Another vCPU may have begun to execute the page between the check and the store (ram.h,
+     * invariant 3). RAX may be part of the operand; keep the flags' home in order first. */
+    if (t->ef && !t->fl) {
+        tr_mem_free_rax(t, &m);
+        tr_need_fl(t);
+    }
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_unwritten)), 0, 1);
+    tr_clobber_ef(t);
+    struct cold *k = tr_cold(t, COLD_RACED);
+    if (!k)
+        return;
+    tr_cold_site(t, k, asm_jcc(b, CC_NZ, NULL));
+    k->host = m;
+    k->size = (uint8_t)size;
+    k->back = b->p;
+}

@@ -1,0 +1,25 @@
+/*
+ * regs.h - where guest registers are while translated code runs.
+ *
+ * RAX and R11 of the host are scratch: RAX because LAHF, SAHF and SETO work there, R11 to address
+ * with. What that displaces goes elsewhere: guest RAX to R10, guest RSP to R15. The three guest
+ * registers that compilers use least are in memory.
+ */
+#ifndef SOSIA_ENGINE_JIT_REGS_H
+#define SOSIA_ENGINE_JIT_REGS_H
+
+#include "engine/jit/asm.h"
+#include "isa/x86/cpu.h"
+
+#define G_OFF(field) ((int32_t)offsetof(struct x86_cpu, field))
+#define G_GPR(r)     (G_OFF(s.gpr) + 8 * (int32_t)(r))
+
+/* Host register of each guest register; H_NONE: in memory. */
+static const uint8_t jit_host_reg[16] = {
+    [X86_RAX] = H_R10, [X86_RCX] = H_RCX, [X86_RDX] = H_RDX, [X86_RBX] = H_RBX,
+    [X86_RSP] = H_R15, [X86_RBP] = H_RBP, [X86_RSI] = H_RSI, [X86_RDI] = H_RDI,
+    [8] = H_R8,        [9] = H_R9,        [10] = H_NONE,     [11] = H_NONE,
+    [12] = H_R12,      [13] = H_R13,      [14] = H_R14,      [15] = H_NONE,
+};
+
+#endif

@@ -1,0 +1,256 @@
+/*
+ * thunks.c - the code around translations: in, out, and calls of C functions.
+ *
+ * In translated code RSP is a multiple of 16, so that a thunk that is called finds it 8 off. A
+ * thunk that is jumped to may store and load the guest's registers, but nothing else survives it.
+ */
+#include <stddef.h>
+
+#include "engine/jit/jit.h"
+#include "engine/jit/regs.h"
+
+#define HOST_MXCSR 0x1f80u
+#define OFF_XMM(n) (G_OFF(s.fpu.xmm) + 16 * (int32_t)(n))
+#define OFF_YMM(n) (G_OFF(s.fpu.ymmh) + 16 * (int32_t)(n))
+
+struct maker {
+    struct jit *j;
+    struct asm_buf b;
+};
+
+static void move_gprs(struct asm_buf *b, bool store)
+{
+    for (unsigned r = 0; r < 16; r++) {
+        if (jit_host_reg[r] == H_NONE)
+            continue;
+        if (store)
+            asm_store(b, OP_GS(G_GPR(r)), jit_host_reg[r], 8);
+        else
+            asm_load(b, jit_host_reg[r], OP_GS(G_GPR(r)), 8);
+    }
+}
+
+static void load_self(struct asm_buf *b, unsigned reg)
+{
+    asm_load(b, reg, OP_GS(G_OFF(self)), 8);
+}
+
+static void call_c(struct asm_buf *b, uintptr_t fn)
+{
+    asm_mov_imm(b, H_RAX, fn);
+    asm_call_opnd(b, OP_REG(H_RAX));
+}
+
+/* ---- SSE and AVX registers ---- */
+
+/* MOVDQU xmm, m128 or the reverse; with VEX, VMOVDQU. */
+static void mov_xmm(struct asm_buf *b, bool store, bool vex, unsigned r)
+{
+    asm_insn(b, (struct opcode){.op = store ? 0x7f : 0x6f, .map = 1, .prefix = 0xf3, .vex = vex}, r,
+             OP_GS(OFF_XMM(r)));
+}
+
+/* VEXTRACTF128 m128, ymm, 1 or VINSERTF128 ymm, ymm, m128, 1 */
+static void mov_ymmh(struct asm_buf *b, bool store, unsigned r)
+{
+    asm_insn(b,
+             (struct opcode){.op = store ? 0x19 : 0x18,
+                             .map = 3,
+                             .prefix = 0x66,
+                             .vex = true,
+                             .l = true,
+                             .vvvv = store ? 0 : (uint8_t)r},
+             r, OP_GS(OFF_YMM(r)));
+    asm_u8(b, 1);
+}
+
+static void mxcsr(struct asm_buf *b, bool store, struct opnd m)
+{
+    asm_insn(b, (struct opcode){.op = 0xae, .map = 1}, store ? 3 : 2, m);
+}
+
+static void fpu_load(struct maker *m)
+{
+    struct asm_buf *b = &m->b;
+    for (unsigned r = 0; r < 16; r++) {
+        mov_xmm(b, false, m->j->avx, r);
+        if (m->j->avx)
+            mov_ymmh(b, false, r);
+    }
+    mxcsr(b, false, OP_GS(G_OFF(s.fpu.mxcsr)));
+    asm_store_imm(b, OP_GS(G_OFF(jit_fpu_live)), 1, 1);
+    asm_u8(b, 0xc3);
+}
+
+/* If they are live. Flags and RAX are lost. */
+static void fpu_save(struct maker *m)
+{
+    struct asm_buf *b = &m->b;
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
+    uint8_t *done = asm_jcc(b, CC_Z, NULL);
+    for (unsigned r = 0; r < 16; r++) {
+        mov_xmm(b, true, m->j->avx, r);
+        if (m->j->avx)
+            mov_ymmh(b, true, r);
+    }
+    static const uint8_t vzeroupper[] = {0xc5, 0xf8, 0x77};
+    if (m->j->avx)
+        asm_bytes(b, vzeroupper, sizeof vzeroupper);
+    mxcsr(b, true, OP_GS(G_OFF(s.fpu.mxcsr)));
+    asm_store_imm(b, OP_GS(G_OFF(jit_scratch)), (int32_t)HOST_MXCSR, 4);
+    mxcsr(b, false, OP_GS(G_OFF(jit_scratch)));
+    asm_store_imm(b, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
+    asm_patch(done, b->p);
+}
+
+/* ---- in and out ---- */
+
+static void push_pop(struct asm_buf *b, bool push)
+{
+    static const uint8_t in[] = {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57};
+    static const uint8_t out[] = {0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b};
+    if (push)
+        asm_bytes(b, in, sizeof in);
+    asm_alu_imm(b, push ? ALU_SUB : ALU_ADD, OP_REG(H_RSP), 8, 8);
+    if (!push)
+        asm_bytes(b, out, sizeof out);
+}
+
+static void enter(struct maker *m)
+{
+    push_pop(&m->b, true);
+    asm_mov_rr(&m->b, H_RAX, H_RDI);
+    move_gprs(&m->b, false);
+    asm_jmp_opnd(&m->b, OP_REG(H_RAX));
+}
+
+static void leave(struct maker *m)
+{
+    push_pop(&m->b, false);
+    asm_u8(&m->b, 0xc3);
+}
+
+/* Continues at the host address in RAX. */
+static void go_on(struct maker *m)
+{
+    move_gprs(&m->b, false);
+    asm_jmp_opnd(&m->b, OP_REG(H_RAX));
+}
+
+/* Of registers that have been stored. */
+static void dispatch_stored(struct maker *m)
+{
+    fpu_save(m);
+    load_self(&m->b, H_RDI);
+    call_c(&m->b, (uintptr_t)jit_c_dispatch);
+    go_on(m);
+}
+
+/* RSI: the address that EAX is the offset of. */
+static void load_arg(struct maker *m)
+{
+    asm_mov_imm(&m->b, H_RSI, (uintptr_t)m->j->data);
+    asm_alu(&m->b, ALU_ADD, H_RSI, OP_REG(H_RAX), 8);
+}
+
+/* The offset is kept from fpu_save() in RCX, which has been stored. */
+static void prepare(struct maker *m)
+{
+    move_gprs(&m->b, true);
+    asm_mov_rr(&m->b, H_RCX, H_RAX);
+    fpu_save(m);
+    asm_mov_rr(&m->b, H_RAX, H_RCX);
+    load_arg(m);
+    load_self(&m->b, H_RDI);
+}
+
+static void interp(struct maker *m, const uint8_t *stored)
+{
+    struct asm_buf *b = &m->b;
+    prepare(m);
+    asm_alu_imm(b, ALU_SUB, OP_REG(H_RSP), 8, 8);
+    call_c(b, (uintptr_t)jit_c_interp);
+    asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8);
+    asm_alu_imm(b, ALU_CMP, OP_REG(H_RAX), 0, 1);
+    uint8_t *out = asm_jcc(b, CC_Z, NULL);
+    move_gprs(b, false);
+    asm_u8(b, 0xc3);
+    asm_patch(out, b->p);
+    asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8); /* the return address */
+    asm_jmp(b, stored);
+}
+
+static void interp_end(struct maker *m)
+{
+    prepare(m);
+    call_c(&m->b, (uintptr_t)jit_c_interp_end);
+    go_on(m);
+}
+
+static void link_ef(struct maker *m)
+{
+    asm_mov_rr(&m->b, H_R11, H_RAX);
+    asm_flags_save(&m->b, G_OFF(fl));
+    asm_mov_rr(&m->b, H_RAX, H_R11);
+}
+
+static void link_fl(struct maker *m)
+{
+    prepare(m);
+    call_c(&m->b, (uintptr_t)jit_c_link);
+    go_on(m);
+}
+
+/* A store whose translation another vCPU may have withdrawn meanwhile. */
+static void raced(struct maker *m)
+{
+    struct asm_buf *b = &m->b;
+    move_gprs(b, true);
+    asm_mov_rr(b, H_RCX, H_RAX);
+    fpu_save(m);
+    asm_mov_rr(b, H_RSI, H_RCX);
+    asm_mov_rr(b, H_RDX, H_R11);
+    load_self(b, H_RDI);
+    asm_alu_imm(b, ALU_SUB, OP_REG(H_RSP), 8, 8);
+    call_c(b, (uintptr_t)jit_c_raced);
+    asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8);
+    move_gprs(b, false);
+    asm_u8(b, 0xc3);
+}
+
+static const uint8_t *at(struct maker *m)
+{
+    while ((m->b.p - m->b.start) % 16)
+        asm_u8(&m->b, 0xcc);
+    return jit_rx(m->j, m->b.p);
+}
+
+bool jit_thunks_make(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    struct maker m = {j, {j->rw, j->rw, j->rw + j->size, false}};
+    struct jit_thunks *t = &j->thunk;
+    t->enter = (void (*)(const uint8_t *))(uintptr_t)at(&m);
+    enter(&m);
+    t->leave = at(&m);
+    leave(&m);
+    t->dispatch = at(&m);
+    move_gprs(&m.b, true);
+    const uint8_t *stored = m.b.p;
+    dispatch_stored(&m);
+    t->interp = at(&m);
+    interp(&m, stored);
+    t->interp_end = at(&m);
+    interp_end(&m);
+    t->link_ef = at(&m);
+    link_ef(&m);
+    t->link_fl = jit_rx(j, m.b.p); /* link_ef falls through */
+    link_fl(&m);
+    t->raced = at(&m);
+    raced(&m);
+    t->fpu_load = at(&m);
+    fpu_load(&m);
+    at(&m);
+    j->used = j->thunk_end = (uint64_t)(m.b.p - j->rw);
+    return !m.b.full;
+}

@@ -1,0 +1,145 @@
+/*
+ * tr.h - one translation in the making: what the files that write its code share.
+ *
+ * Code is written in two parts: the straight path, and behind it the *cold* pieces, where rare
+ * cases go and mostly come back from.
+ */
+#ifndef SOSIA_ENGINE_JIT_TR_H
+#define SOSIA_ENGINE_JIT_TR_H
+
+#include "engine/jit/jit.h"
+#include "engine/jit/regs.h"
+
+enum cold_kind {
+    COLD_INTERP, /* execute the instruction by its semantic function, come back behind it */
+    COLD_RACED,  /* report a store, come back */
+    COLD_GOTO,   /* set RIP and dispatch */
+    COLD_BRANCH, /* the taken side of a conditional branch */
+};
+
+#define COLD_SITES 4u
+
+struct cold {
+    enum cold_kind kind;
+    uint8_t *site[COLD_SITES]; /* displacements of the jumps here */
+    uint8_t nsites;
+    uint8_t size;        /* COLD_RACED */
+    bool ef, fl;         /* where the flags are here (COLD_BRANCH), or must be on return */
+    struct opnd host;    /* COLD_RACED */
+    struct jit_insn *ji; /* COLD_INTERP */
+    uint64_t rip, from;  /* COLD_GOTO, COLD_BRANCH */
+    uint8_t *back;
+};
+
+#define COLD_MAX (3u * JIT_TB_INSNS)
+
+struct tr {
+    struct jit *j;
+    struct x86_cpu *c;
+    struct jit_tb *tb;
+    const struct jit_mode *m;
+    struct asm_buf b;
+    unsigned n; /* instructions */
+    gva_t lin;
+
+    bool ef, fl; /* the guest's flags are in EFLAGS, in cpu->fl */
+    bool fpu;    /* the translation keeps the guest's SSE and AVX registers in the host's */
+    bool smp;
+    bool failed; /* out of data */
+    struct jit_src *s;   /* the instruction at hand */
+    struct jit_insn *ji; /* its copy, once it has one */
+    struct cold *slow;   /* its COLD_INTERP, once it has one */
+    uint8_t *label[JIT_TB_INSNS]; /* host code of each instruction that jumps lead back to */
+    bool target[JIT_TB_INSNS];    /* they do */
+    uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */
+    unsigned ncold;
+    struct cold cold[COLD_MAX];
+};
+
+/* Where code wants the flags, by what it does with them first. */
+enum want { WANT_FL, WANT_EF, WANT_ANY };
+
+static inline bool tr_code64(const struct tr *t)
+{
+    return !(t->m->bits & (JIT_M_CODE16 | JIT_M_CODE32));
+}
+static inline enum jit_segkind tr_seg(const struct tr *t, unsigned seg)
+{
+    return (t->m->bits >> (JIT_M_SEG_SH + 2 * seg)) & 3;
+}
+
+/* ---- state of the flags (translate.c) ---- */
+/* Makes cpu->fl valid: needed before anything that changes EFLAGS or may fault. RAX is lost. */
+void tr_need_fl(struct tr *t);
+/* Makes EFLAGS valid. RAX is lost. */
+void tr_need_ef(struct tr *t);
+static inline void tr_clobber_ef(struct tr *t)
+{
+    t->ef = false;
+}
+
+/* ---- cold pieces (cold.c) ---- */
+struct cold *tr_cold(struct tr *t, enum cold_kind kind);
+void tr_cold_site(struct tr *t, struct cold *k, uint8_t *site);
+/* A jump to the instruction's COLD_INTERP; flags must be in cpu->fl. */
+void tr_slow_if(struct tr *t, unsigned cc);
+/* Behind the instruction: where its COLD_INTERP comes back to. */
+void tr_slow_back(struct tr *t);
+struct jit_insn *tr_insn(struct tr *t);
+void tr_cold_emit(struct tr *t);
+/* The instruction by its semantic function, on the straight path. */
+void tr_interp(struct tr *t);
+
+/* ---- memory (mem.c) ---- */
+enum { ACC_R = 1, ACC_W = 2, ACC_LOCK = 4 };
+/* The instruction's memory operand, checked, as an operand of a host instruction that uses R11 and
+ * possibly RAX. Flags are in cpu->fl afterwards. False: leave the instruction to tr_interp(). */
+bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct opnd *m);
+bool tr_mem_can(const struct tr *t, const struct x86_insn *i); /* tr_mem() would not refuse */
+/* The same for [SS:base + disp] with the width of the stack; `base` is RSP or RBP. */
+bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc,
+              struct opnd *m);
+/* The operand in R11 alone: RAX is free, and the instruction may change the address's registers. */
+void tr_mem_fix(struct tr *t, struct opnd *m);
+static inline void tr_mem_free_rax(struct tr *t, struct opnd *m)
+{
+    if (m->base == H_RAX)
+        tr_mem_fix(t, m);
+}
+/* Mandatory behind every instruction that has stored to `m`. */
+void tr_stored(struct tr *t, struct opnd m, unsigned size);
+/* The effective address (without the segment) into RAX. */
+void tr_ea(struct tr *t, const struct x86_insn *i, unsigned dst);
+
+/* ---- registers ---- */
+static inline unsigned tr_reg(unsigned guest)
+{
+    return jit_host_reg[guest & 15];
+}
+/* Guest register into `tmp`, unless it is in a host register already; returns where it is. */
+unsigned tr_get(struct tr *t, unsigned guest, unsigned tmp);
+/* Writes back what tr_get() loaded, or moves from `host` to the guest register. 64 bits. */
+void tr_put(struct tr *t, unsigned guest, unsigned host);
+
+/* ---- instructions: false: not one of ours, or not in this form; nothing was written ---- */
+bool tr_integer(struct tr *t);
+bool tr_move(struct tr *t);
+bool tr_simd(struct tr *t);
+bool tr_is_simd(const struct tr *t, const struct jit_src *s); /* will tr_simd() take it? */
+bool tr_flow(struct tr *t, bool *end);
+/* An instruction with a ModRM byte, its registers and address replaced (generic.c). */
+bool tr_generic(struct tr *t);
+bool tr_generic_can(const struct tr *t, const struct jit_src *s);
+
+/* ---- flow (flow.c) ---- */
+void tr_goto(struct tr *t, uint64_t rip, uint64_t from);
+
+/* ---- what an instruction does with the flags (flags.c): X86_FL_ARITH bits ---- */
+struct tr_flags {
+    uint32_t reads;  /* or leaves alone in some cases */
+    uint32_t writes; /* all but those it leaves alone */
+};
+struct tr_flags tr_flags_of(const struct tr *t, const struct jit_src *s);
+enum want tr_want(const struct tr *t, unsigned from);
+
+#endif

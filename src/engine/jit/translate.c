@@ -1,0 +1,286 @@
+/*
+ * translate.c - makes a translation: decodes a stretch of guest code, then writes each instruction.
+ *
+ * A stretch goes on behind conditional branches that are not taken, and ends at the end of the page,
+ * at other branches and at instructions after which the mode may be another.
+ */
+#include "engine/jit/tr.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "isa/x86/access.h"
+#include "isa/x86/code.h"
+
+#define INSN_MAX 15u                /* bytes (SDM vol. 2, 2.3.11) */
+#define TB_HOST_MAX (64 * KIB)      /* more than any translation takes */
+
+/* ---- flags ---- */
+
+void tr_need_fl(struct tr *t)
+{
+    if (!t->fl)
+        asm_flags_save(&t->b, G_OFF(fl));
+    t->fl = true;
+}
+
+void tr_need_ef(struct tr *t)
+{
+    if (!t->ef)
+        asm_flags_load(&t->b, G_OFF(fl));
+    t->ef = true;
+}
+
+/* ---- decoding ---- */
+
+static bool is_jcc(const struct jit_src *s)
+{
+    return s->zi.meta.category == ZYDIS_CATEGORY_COND_BR && s->zi.opcode_map <= 1 &&
+           ((s->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (s->zi.opcode & 0xf0) == 0x70) ||
+            (s->zi.opcode_map == ZYDIS_OPCODE_MAP_0F && (s->zi.opcode & 0xf0) == 0x80));
+}
+
+/* Instructions that change what the mode is made of, though not in the interpreter's eyes. */
+static bool changes_mode(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_XSETBV:
+    case ZYDIS_MNEMONIC_CLTS:
+    case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_STAC:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, unsigned off)
+{
+    struct jit_src *s = &t->j->src[t->n];
+    memset(s->bytes, 0, sizeof s->bytes);
+    memcpy(s->bytes, bytes, avail);
+    unsigned len = x86_decode_full(t->c, s->bytes, avail, off, &s->i, &s->zi, s->op);
+    if (!len)
+        return 0;
+    s->off = (uint16_t)off;
+    if (changes_mode(s->zi.mnemonic))
+        s->i.flags |= X86_IF_END;
+    t->n++;
+    return len;
+}
+
+static bool stops(const struct jit_src *s)
+{
+    return (s->i.flags & X86_IF_END) && !is_jcc(s);
+}
+
+static void decode_run(struct tr *t)
+{
+    struct jit_tb *tb = t->tb;
+    uint64_t roff = tb->roff, limit = t->m->cs_limit - tb->rip;
+    unsigned room = (unsigned)(PAGE_SIZE - roff % PAGE_SIZE), off = 0, marked = 0;
+    while (t->n < JIT_TB_INSNS) {
+        if (marked < room && off + INSN_MAX > marked) {
+            unsigned more = (unsigned)min_u64(room - marked, 64);
+            uint32_t gen = x86_code_mark(t->c, roff + marked, more);
+            if (marked && gen != tb->gen)
+                break; /* written meanwhile */
+            tb->gen = gen;
+            marked += more;
+        }
+        unsigned avail = (unsigned)min_u64(marked - off, INSN_MAX);
+        unsigned len = decode_one(t, t->c->ram->host + roff + off, avail, off);
+        if (!len)
+            break; /* it reaches into the next page */
+        if (off + len - 1 > limit) {
+            if (!off)
+                x86_gp0(t->c);
+            t->n--;
+            break;
+        }
+        off += len;
+        if (stops(&t->j->src[t->n - 1]))
+            break;
+    }
+    tb->len = (uint16_t)off;
+}
+
+/* A first instruction with bytes in two pages. Raises #PF. */
+static void decode_cross(struct tr *t)
+{
+    struct jit_tb *tb = t->tb;
+    unsigned first = (unsigned)(PAGE_SIZE - tb->roff % PAGE_SIZE);
+    uint8_t buf[INSN_MAX];
+    gpa_t gpa;
+    gva_t lin2 = t->lin + first;
+    if (!tr_code64(t))
+        lin2 = (uint32_t)lin2;
+    if (!x86_code_locate(t->c, lin2, &tb->roff2, &gpa))
+        return; /* device memory */
+    tb->cross = true;
+    tb->gen = x86_code_mark(t->c, tb->roff, first);
+    tb->gen2 = x86_code_mark(t->c, tb->roff2, INSN_MAX - first);
+    memcpy(buf, t->c->ram->host + tb->roff, first);
+    memcpy(buf + first, t->c->ram->host + tb->roff2, INSN_MAX - first);
+    tb->len = (uint16_t)decode_one(t, buf, INSN_MAX, 0);
+    if (tb->len - 1u > t->m->cs_limit - tb->rip)
+        x86_gp0(t->c);
+}
+
+/* ---- loops within the translation ---- */
+
+static void find_targets(struct tr *t)
+{
+    for (unsigned n = 0; n < t->n; n++) {
+        const struct jit_src *s = &t->j->src[n];
+        bool rel = is_jcc(s) || (s->zi.mnemonic == ZYDIS_MNEMONIC_JMP &&
+                                 s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE);
+        if (!rel || s->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+            continue;
+        uint64_t rip = (t->tb->rip + s->i.imm) & s->i.amask;
+        for (unsigned k = 0; k <= n; k++)
+            if (t->tb->rip + t->j->src[k].off == rip)
+                t->target[k] = true;
+    }
+    for (unsigned k = 0; k < t->n; k++)
+        if (t->target[k])
+            t->want[k] = (uint8_t)tr_want(t, k);
+}
+
+/* ---- writing ---- */
+
+static void check_fpu(struct tr *t)
+{
+    if (!t->fpu)
+        return;
+    asm_alu_imm(&t->b, ALU_CMP, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
+    uint8_t *live = asm_jcc(&t->b, CC_NZ, NULL);
+    asm_call(&t->b, jit_rw(t->j, t->j->thunk.fpu_load));
+    asm_patch(live, t->b.p);
+}
+
+static const uint8_t *here(const struct tr *t)
+{
+    return jit_rx(t->j, t->b.p);
+}
+
+static void write_entries(struct tr *t)
+{
+    struct jit_tb *tb = t->tb;
+    enum want want = tr_want(t, 0);
+    if (want == WANT_EF && !t->fpu) {
+        tb->entry = here(t);
+        asm_flags_load(&t->b, G_OFF(fl));
+        tb->entry_ef = here(t);
+        t->ef = true;
+        return;
+    }
+    tb->entry_ef = here(t);
+    if (want != WANT_ANY)
+        asm_flags_save(&t->b, G_OFF(fl));
+    tb->entry = here(t);
+    check_fpu(t);
+    t->fl = want != WANT_ANY;
+    if (want == WANT_EF)
+        tr_need_ef(t);
+}
+
+static void write_label(struct tr *t, unsigned n)
+{
+    if (!t->target[n])
+        return;
+    if (t->want[n] == WANT_FL)
+        tr_need_fl(t);
+    else if (t->want[n] == WANT_EF)
+        tr_need_ef(t);
+    t->fl = t->want[n] == WANT_FL;
+    t->ef = t->want[n] == WANT_EF;
+    t->label[n] = t->b.p;
+}
+
+/* Returns true if the translation ends with it. */
+static bool write_insn(struct tr *t, unsigned n)
+{
+    bool end = false;
+    t->s = &t->j->src[n];
+    t->ji = NULL;
+    t->slow = NULL;
+    write_label(t, n);
+    bool known = t->s->zi.mnemonic != ZYDIS_MNEMONIC_INVALID;
+    if (!known || !(tr_flow(t, &end) || tr_move(t) || tr_integer(t) || tr_simd(t))) {
+        tr_interp(t);
+        end = t->s->i.flags & X86_IF_END;
+    }
+    if (!end)
+        tr_slow_back(t);
+    return end;
+}
+
+static void write_code(struct tr *t)
+{
+    struct jit_tb *tb = t->tb;
+    for (unsigned n = 0; n < t->n; n++)
+        t->fpu |= tr_is_simd(t, &t->j->src[n]);
+    find_targets(t);
+    write_entries(t);
+    bool end = false;
+    for (unsigned n = 0; n < t->n && !end; n++)
+        end = write_insn(t, n);
+    if (!end)
+        tr_goto(t, (tb->rip + tb->len) & t->c->ip_mask, tb->rip);
+    tr_cold_emit(t);
+}
+
+int jit_translator_create(struct jit *j, struct error *e)
+{
+    j->tr = malloc(sizeof *j->tr);
+    return j->tr ? 0 : error_set(e, ERR_NOMEM, "out of memory for the translator");
+}
+
+void jit_translator_destroy(struct jit *j)
+{
+    free(j->tr);
+}
+
+struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode)
+{
+    struct jit *j = c->jit;
+    j->full = true; /* unless it turns out otherwise */
+    if (j->size - j->used < TB_HOST_MAX)
+        return NULL;
+    struct jit_tb *tb = jit_data_alloc(j, sizeof *tb);
+    if (!tb)
+        return NULL;
+    struct tr *t = j->tr;
+    memset(t, 0, offsetof(struct tr, cold));
+    t->j = j;
+    t->c = c;
+    t->tb = tb;
+    t->m = &j->mode[mode];
+    t->lin = lin;
+    t->smp = c->ncpus > 1;
+    uint8_t *start = j->rw + j->used;
+    t->b = (struct asm_buf){start, start, start + TB_HOST_MAX, false};
+    *tb = (struct jit_tb){.rip = c->s.rip, .roff = roff, .mode = mode};
+    decode_run(t);
+    if (!t->n)
+        decode_cross(t);
+    if (!t->n) {
+        j->full = false;
+        return NULL;
+    }
+    tb->count = (uint16_t)t->n;
+    write_code(t);
+    if (t->failed || t->b.full)
+        return NULL;
+    tb->host_len = (uint32_t)(t->b.p - start);
+    j->used += (tb->host_len + 15) & ~15u;
+    j->stat.translations++;
+    return tb;
+}
