@@ -141,19 +141,35 @@ static uint32_t host_mxcsr_mask(void)
     return image.mxcsr_mask ? image.mxcsr_mask : 0xffbf;
 }
 
-/* Does an x87 instruction without an error change FOP and FDP here? (SDM vol. 1, 8.1.8 and 8.1.9)
- */
+/* Which of the x87 pointers does an instruction without an error set here? FOP and FDP it may leave
+ * (SDM vol. 1, 8.1.8 and 8.1.9). AMD's processors set all three, and FNSTENV stores them, but
+ * FXSAVE stores zeros unless an error is pending (APM vol. 2, 11.4.4): there the system forgets
+ * them, too, if it switches tasks before FNSTENV. */
+static void probe_pointers(struct x86_native *n, struct x86_xsave *image)
+{
+    static const double one = 1.0;
+    struct x86_xsave after = *image;
+    uint32_t env[7];
+    for (unsigned tries = 0; tries < 100; tries++) {
+        __asm__ volatile("fxrstor64 %2; faddl %3; fxsave64 %0; fnstenv %1; fninit"
+                         : "+m"(after), "=m"(env)
+                         : "m"(*image), "m"(one));
+        if (env[3]) /* FIP: and so the others are what the instruction made them */
+            break;
+    }
+    n->pointers_hidden = !after.fip;
+    n->fop_always = n->pointers_hidden ? env[4] >> 16 & 0x7ff : after.fop;
+    n->fdp_always = n->pointers_hidden ? env[5] : after.fdp;
+}
+
 static void probe_x87(struct x86_native *n)
 {
     struct x86_xsave image;
-    static const double one = 1.0;
     memset(&image, 0, sizeof image);
     image.fcw = 0x37f;
     image.mxcsr = HOST_MXCSR;
     image.ftw = 0xff;
-    __asm__ volatile("fxrstor64 %0; faddl %1; fxsave64 %0; fninit" : "+m"(image) : "m"(one));
-    n->fop_always = image.fop;
-    n->fdp_always = image.fdp;
+    probe_pointers(n, &image);
     image.fsw = 0x200;
     __asm__ volatile("fxrstor64 %0; fcomi %%st(1), %%st; fxsave64 %0; fninit"
                      : "+m"(image)

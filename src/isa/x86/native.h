@@ -64,6 +64,7 @@ struct x86_native {
     struct x86_lean_env lean;
     /* In what hosts differ: probe_x87(). */
     bool fop_always, fdp_always; /* updated by instructions that meet no error, too */
+    bool pointers_hidden;        /* FXSAVE shows FOP, FIP, FDP as zero unless an error is pending */
     bool fcomi_clears_c1;
 
     /* FERR# and IGNNE# (SDM vol. 1, D.2.1): how x87 errors are reported when CR0.NE = 0. */

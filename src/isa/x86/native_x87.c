@@ -32,22 +32,37 @@ typedef uint32_t (*lean_fn)(struct x86_cpu *c, void *mem, const struct x86_lean_
 
 /* ---- full stubs ---- */
 
-/* Runs the stub on zeroed instruction and data pointers. Those that the host then shows as set are
- * those which the instruction sets, and get the guest's values (SDM vol. 1, 8.1.8). */
+struct x87_pointers {
+    uint16_t fop;
+    uint64_t fip, fdp;
+};
+
+/* FOP, FIP and FDP after a stub that ran on zeroed ones. Those that the host shows as set are those
+ * which the instruction sets, and get the guest's values (SDM vol. 1, 8.1.8). A host that shows
+ * them only while an error is pending sets them nonetheless: probe_x87() knows which. */
+static void take_pointers(struct x86_cpu *c, const struct x86_insn *i, bool mem,
+                          const struct x87_pointers *old)
+{
+    const struct x86_native *n = c->native;
+    struct x86_xsave *f = &c->s.fpu;
+    bool hidden = n->pointers_hidden && !(f->fsw & X86_FSW_ES);
+    bool fop = hidden ? n->fop_always : f->fop, fdp = hidden ? n->fdp_always && mem : f->fdp;
+    f->fip = hidden || f->fip ? x86_insn_rip(c) : old->fip;
+    f->fop = fop ? i->imm & 0x7ff : old->fop;
+    f->fdp = !fdp ? old->fdp : mem ? x86_ea(c, i) : 0;
+}
+
 static void full_call(struct x86_cpu *c, const struct x86_insn *i, void *mem)
 {
     struct x86_xsave *f = &c->s.fpu;
-    uint16_t fop = f->fop, ignored = f->fsw & X86_FSW_ES ? f->fsw & 0x3f : 0;
-    uint64_t fip = f->fip, fdp = f->fdp, ip = x86_insn_rip(c);
-    uint64_t ea = mem ? x86_ea(c, i) : 0;
+    struct x87_pointers old = {f->fop, f->fip, f->fdp};
+    uint16_t ignored = f->fsw & X86_FSW_ES ? f->fsw & 0x3f : 0;
     f->fop = 0;
     f->fip = f->fdp = 0;
     if (UNLIKELY(ignored)) /* under IGNNE#: the host must not see the pending error */
         f->fsw &= (uint16_t) ~(X86_FSW_ES | X86_FSW_B | 0x3f);
     ((x86_stub_fn)(uintptr_t)(c->native->rx + (i->imm >> 32)))(c, mem);
-    f->fop = f->fop ? i->imm & 0x7ff : fop;
-    f->fip = f->fip ? ip : fip;
-    f->fdp = f->fdp ? ea : fdp;
+    take_pointers(c, i, mem, &old);
     if (UNLIKELY(ignored)) {
         f->fsw |= ignored;
         x86_fpu_update_es(c);
