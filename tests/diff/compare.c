@@ -85,9 +85,11 @@ static void compare_fpu(struct report *r, const struct x86_xsave *nat, const str
     number(r, "FCW", nat->fcw, gst->fcw);
     number(r, "FSW", nat->fsw, gst->fsw);
     number(r, "FTW", nat->ftw, gst->ftw);
-    number(r, "FOP", nat->fop, gst->fop);
-    number(r, "FIP", nat->fip, gst->fip);
-    number(r, "FDP", nat->fdp, gst->fdp);
+    if (!freedom_pointers(nat)) {
+        number(r, "FOP", nat->fop, gst->fop);
+        number(r, "FIP", nat->fip, gst->fip);
+        number(r, "FDP", nat->fdp, gst->fdp);
+    }
     number(r, "MXCSR", nat->mxcsr, gst->mxcsr);
     for (unsigned n = 0; n < 8; n++)
         bytes(r, "ST", n, nat->st[n], gst->st[n], 10);

@@ -112,6 +112,31 @@ static void print(const char *text)
     (void)rc;
 }
 
+/* On AMD's processors, a difference counts only if it is not a known one, and shows itself again:
+ * there x87 pointers are lost if the system switches tasks. What comes before case n is done with.
+ */
+static bool agrees_on_amd(struct worker *w, const struct form *f, unsigned n, char *what,
+                          unsigned len)
+{
+    static struct output nat;
+    struct input *first = native_inputs(w->native), kept = *first;
+    bool same = false;
+    nat = native_outputs(w->native)[n];
+    *first = first[n];
+    for (unsigned tries = 0; !same && tries < 4; tries++) {
+        same = amd_adapt(&w->insn[n], first, &nat, &w->out[n]) ||
+               compare_case(f->mode, &w->insn[n], first, &nat, &w->out[n], what, len);
+        if (same)
+            break;
+        native_start(w->native, 1);
+        if (native_wait(w->native) != 1)
+            break;
+        nat = native_outputs(w->native)[0];
+    }
+    *first = kept;
+    return same;
+}
+
 /* Compares a batch; returns the number of differences. */
 static unsigned judge(struct worker *w, const struct form *f, unsigned first, unsigned done,
                       unsigned count, unsigned shown)
@@ -123,7 +148,8 @@ static unsigned judge(struct worker *w, const struct form *f, unsigned first, un
     for (unsigned n = 0; n < done; n++) {
         atomic_fetch_add_explicit(&w->run->s->vectors[nat[n].vector & 31], 1, memory_order_relaxed);
         char what[TEXT_MAX - 1024];
-        if (compare_case(f->mode, &w->insn[n], &in[n], &nat[n], &w->out[n], what, sizeof what))
+        if (compare_case(f->mode, &w->insn[n], &in[n], &nat[n], &w->out[n], what, sizeof what) ||
+            (amd_host() && agrees_on_amd(w, f, n, what, sizeof what)))
             continue;
         if (shown + bad++ < SHOWN) {
             unsigned at = describe(f, &in[n], first + n, text);

@@ -10,6 +10,7 @@
  *   layout.c   the LDT of both sides
  *   guest.c    the engine's side
  *   compare.c  the comparison
+ *   amd.c      what AMD's processors do otherwise than Intel's
  *   freedoms.c what need not or cannot agree, in one table
  *   diff.c     options, worker processes, report
  *
@@ -216,8 +217,18 @@ bool freedom_partial_load(const struct insn *i);
 bool freedom_trap(const struct insn *i);
 /* May it or may it not check alignment? */
 bool freedom_alignment(const struct insn *i);
+/* Does the processor keep the x87 pointers of this state to itself? */
+bool freedom_pointers(const struct x86_xsave *nat);
 /* Prints the table. */
 void freedom_print(void);
+
+/* ---- amd.c ---- */
+bool amd_host(void);
+/* Makes of what an AMD processor did what Intel's do, as far as it is known how they differ. True:
+ * the case ended in a way that cannot be compared. */
+bool amd_adapt(const struct insn *i, const struct input *in, struct output *nat,
+               const struct output *gst);
+void amd_print(void);
 
 /* ---- compare.c ---- */
 /* True if equal; otherwise `text` says what differs. */

@@ -267,6 +267,28 @@ bool freedom_trap(const struct insn *i)
     return i->zi.meta.category == ZYDIS_CATEGORY_AVX2GATHER;
 }
 
+/* AMD's processors store zeros for FOP, FIP and FDP in FXSAVE's and XSAVE's images, the system's
+ * for a signal handler included, unless an error is pending (APM 2, 11.4.4). What they really are
+ * is compared in tests/unit/test_x86_simd.c. */
+static bool hides_pointers(void)
+{
+    static int hidden = -1;
+    if (hidden < 0) {
+        static struct x86_xsave in, out;
+        in.fcw = 0x37f;
+        in.mxcsr = 0x1f80;
+        in.fip = 1;
+        __asm__ volatile("fxrstor64 %1; fxsave64 %0; fninit" : "=m"(out) : "m"(in));
+        hidden = !out.fip;
+    }
+    return hidden;
+}
+
+bool freedom_pointers(const struct x86_xsave *nat)
+{
+    return !(nat->fsw & 0x80) && hides_pointers();
+}
+
 void freedom_print(void)
 {
     static const char *const kinds[] = {"undefined", "undefined", "fault", "fault", "excluded"};
