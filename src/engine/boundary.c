@@ -132,7 +132,6 @@ bool boundary_look(struct x86_cpu *c, enum engine_exit *why)
     return true;
 }
 
-
 void boundary_deliver(struct x86_cpu *c)
 {
     /* A fault restarts its instruction; a trap or software interrupt continues behind it, where

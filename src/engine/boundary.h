@@ -9,8 +9,8 @@
 
 /* Handles `pending` and `activity`. Returns false if run() shall return *why. */
 bool boundary_look(struct x86_cpu *c, enum engine_exit *why);
-/* The debug traps of the instruction just executed, before any interrupt (SDM table 6-2); dr6: those
- * beside cpu->db_hit. They are held back behind MOV SS (SDM 6.8.3). */
+/* The debug traps of the instruction just executed, before any interrupt (SDM table 6-2); dr6:
+ * those beside cpu->db_hit. They are held back behind MOV SS (SDM 6.8.3). */
 void boundary_report_traps(struct x86_cpu *c, uint64_t dr6);
 /* One instruction with everything that `slow` stands for. */
 void boundary_step(struct x86_cpu *c);

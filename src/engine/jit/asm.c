@@ -106,8 +106,8 @@ void asm_insn(struct asm_buf *b, struct opcode o, unsigned reg, struct opnd rm)
         asm_u8(b, 0x66);
     if (o.prefix)
         asm_u8(b, o.prefix);
-    bool low8 = (o.byte_reg && reg >= 4 && reg < 8) ||
-                (o.byte_rm && !rm.mem && rm.reg >= 4 && rm.reg < 8);
+    bool low8 =
+        (o.byte_reg && reg >= 4 && reg < 8) || (o.byte_rm && !rm.mem && rm.reg >= 4 && rm.reg < 8);
     unsigned rex = (unsigned)o.w << 3 | bit3(reg) << 2 | x << 1 | bb;
     if (rex || low8)
         asm_u8(b, (uint8_t)(0x40 | rex));

@@ -42,8 +42,8 @@ struct opnd {
     int32_t disp;
 };
 
-#define OP_REG(r)          ((struct opnd){.reg = (r)})
-#define OP_MEM(b, d)       ((struct opnd){.mem = true, .base = (b), .index = H_NONE, .disp = (d)})
+#define OP_REG(r)    ((struct opnd){.reg = (r)})
+#define OP_MEM(b, d) ((struct opnd){.mem = true, .base = (b), .index = H_NONE, .disp = (d)})
 #define OP_SIB(b, i, s, d) \
     ((struct opnd){.mem = true, .base = (b), .index = (i), .scale = (s), .disp = (d)})
 #define OP_GS(d) \
@@ -54,13 +54,13 @@ struct opnd {
 /* Everything of an instruction in front of its ModRM byte. */
 struct opcode {
     uint8_t op;
-    uint8_t map;    /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
-    uint8_t prefix; /* 66, F2, F3 or 0: mandatory, or the operand size */
-    bool w;         /* REX.W or VEX.W */
-    bool lock, opsize; /* F0; 66 beside another prefix */
+    uint8_t map;            /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
+    uint8_t prefix;         /* 66, F2, F3 or 0: mandatory, or the operand size */
+    bool w;                 /* REX.W or VEX.W */
+    bool lock, opsize;      /* F0; 66 beside another prefix */
     bool byte_reg, byte_rm; /* registers of 8 bits: 4..7 need a REX prefix to be SPL.. */
-    bool vex, l;    /* VEX encoding, with VEX.L */
-    uint8_t vvvv;   /* VEX: host register number, 0 if unused */
+    bool vex, l;            /* VEX encoding, with VEX.L */
+    uint8_t vvvv;           /* VEX: host register number, 0 if unused */
 };
 
 void asm_u8(struct asm_buf *b, uint8_t v);
@@ -73,12 +73,12 @@ void asm_insn(struct asm_buf *b, struct opcode o, unsigned reg, struct opnd rm);
 
 /* ---- what the translator writes itself ---- */
 
-void asm_mov_rr(struct asm_buf *b, unsigned dst, unsigned src);              /* 64 bits */
+void asm_mov_rr(struct asm_buf *b, unsigned dst, unsigned src); /* 64 bits */
 void asm_mov_rr32(struct asm_buf *b, unsigned dst, unsigned src);
 void asm_load(struct asm_buf *b, unsigned dst, struct opnd m, unsigned size); /* zero-extends */
 void asm_store(struct asm_buf *b, struct opnd m, unsigned src, unsigned size);
 void asm_store_imm(struct asm_buf *b, struct opnd m, int32_t imm, unsigned size);
-void asm_mov_imm(struct asm_buf *b, unsigned dst, uint64_t imm);             /* no flags */
+void asm_mov_imm(struct asm_buf *b, unsigned dst, uint64_t imm); /* no flags */
 void asm_lea(struct asm_buf *b, unsigned dst, struct opnd m, unsigned size);
 enum asm_alu { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP };
 void asm_alu_imm(struct asm_buf *b, enum asm_alu op, struct opnd rm, int32_t imm, unsigned size);

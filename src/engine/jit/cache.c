@@ -258,7 +258,8 @@ static bool insert(struct x86_cpu *c, struct jit_tb *tb)
         if (!p->tb)
             p->gen = tb->gen;
         else if (p->gen != tb->gen)
-            p->gen = ~ram_code_gen(c->ram, p->roff); /* whichever is dead is found at the next sync */
+            p->gen =
+                ~ram_code_gen(c->ram, p->roff); /* whichever is dead is found at the next sync */
         tb->page_next = p->tb;
         p->tb = tb;
     }

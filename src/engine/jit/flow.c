@@ -32,6 +32,8 @@ static bool in_page(const struct tr *t, uint64_t rip)
 /* The instruction of this translation at `rip`, if a jump to it is foreseen. */
 static int own_insn(const struct tr *t, uint64_t rip)
 {
+    if (t->j->exact)
+        return -1; /* every jump is to be stopped */
     for (unsigned n = 0; n < t->n; n++)
         if (t->target[n] && t->label[n] && t->tb->rip + t->j->src[n].off == rip)
             return (int)n;
@@ -157,8 +159,8 @@ static bool jmp_rel(struct tr *t)
 
 /* ---- to an address in RAX ---- */
 
-/* R11: offset in the jump cache of the entry for RAX, which matches; else the slow way. RAX is lost.
- * Flags must be in cpu->fl. */
+/* R11: offset in the jump cache of the entry for RAX, which matches; else the slow way. RAX is
+ * lost. Flags must be in cpu->fl. */
 static void probe(struct tr *t)
 {
     struct asm_buf *b = &t->b;
@@ -170,8 +172,8 @@ static void probe(struct tr *t)
     asm_u8(b, JIT_JUMP_SHIFT - 4);
     asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t)(X86_JUMPS - 1) << 4, 4);
     asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(t)), 8);
-    asm_alu(b, ALU_CMP, H_RAX,
-            OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)), 8);
+    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)),
+            8);
     tr_slow_if(t, CC_NZ);
 }
 
@@ -285,10 +287,10 @@ static bool ret(struct tr *t)
     struct opnd m;
     if (is_far(t->s) || !can_push(t) || !tr_stack(t, X86_RSP, 0, w, ACC_R, &m))
         return false;
-    uint32_t drop = t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-                            t->s->zi.operand_count_visible
-                        ? (uint32_t)t->s->op[0].imm.value.u & 0xffff
-                        : 0;
+    uint32_t drop =
+        t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && t->s->zi.operand_count_visible
+            ? (uint32_t)t->s->op[0].imm.value.u & 0xffff
+            : 0;
     asm_load(&t->b, H_RAX, m, w);
     probe(t);
     asm_lea(&t->b, H_R15, OP_MEM(H_R15, (int32_t)(w + drop)), w);

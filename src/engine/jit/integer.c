@@ -29,9 +29,8 @@ static bool accumulator_imm(struct tr *t)
     int32_t imm = (int32_t)s->op[1].imm.value.s;
     if (s->zi.mnemonic == ZYDIS_MNEMONIC_TEST) {
         asm_insn(&t->b,
-                 (struct opcode){.op = size == 1 ? 0xf6 : 0xf7,
-                                 .prefix = size == 2 ? 0x66 : 0,
-                                 .w = size == 8},
+                 (struct opcode){
+                     .op = size == 1 ? 0xf6 : 0xf7, .prefix = size == 2 ? 0x66 : 0, .w = size == 8},
                  0, rax);
         asm_bytes(&t->b, &imm, n);
     } else {
@@ -62,8 +61,8 @@ static bool with_rax(struct tr *t, bool cmpxchg)
     const ZydisDecodedOperand *rm = &s->op[0], *src = &s->op[1];
     bool mem = rm->type == ZYDIS_OPERAND_TYPE_MEMORY;
     unsigned size = rm->size / 8u;
-    if (!has_modrm(s) || (!mem && rm->reg.value >= ZYDIS_REGISTER_AH &&
-                          rm->reg.value <= ZYDIS_REGISTER_BH))
+    if (!has_modrm(s) ||
+        (!mem && rm->reg.value >= ZYDIS_REGISTER_AH && rm->reg.value <= ZYDIS_REGISTER_BH))
         return false;
     if (cmpxchg && size == 1 && src->reg.value >= ZYDIS_REGISTER_AH &&
         src->reg.value <= ZYDIS_REGISTER_BH)
@@ -158,8 +157,7 @@ static bool short_xchg(struct tr *t)
     const struct jit_src *s = t->s;
     unsigned size = s->op[0].size / 8u;
     unsigned r = (s->zi.opcode & 7) | (s->zi.raw.rex.B ? 8u : 0), h = tr_get(t, r, H_RAX);
-    asm_insn(&t->b,
-             (struct opcode){.op = 0x87, .prefix = size == 2 ? 0x66 : 0, .w = size == 8}, h,
+    asm_insn(&t->b, (struct opcode){.op = 0x87, .prefix = size == 2 ? 0x66 : 0, .w = size == 8}, h,
              OP_REG((uint8_t)tr_reg(X86_RAX)));
     tr_put(t, r, h);
     return true;

@@ -128,8 +128,8 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     if (!tb)
         return j->thunk.leave;
     /* Only if the page is still the same, and `from` still alive. */
-    if (flushes == j->flushes && killed == j->stat.killed && tb->mode == from->mode &&
-        !tb->cross && (tb->roff ^ from->roff) / PAGE_SIZE == 0)
+    if (flushes == j->flushes && killed == j->stat.killed && tb->mode == from->mode && !tb->cross &&
+        (tb->roff ^ from->roff) / PAGE_SIZE == 0)
         jit_link_to(c, l, tb);
     return tb->entry;
 }
@@ -181,7 +181,8 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
                 continue;
             }
         }
-        /* Something may still be pending that is masked: one translation is executed all the same. */
+        /* Something may still be pending that is masked: one translation is executed all the same.
+         */
         const struct jit_tb *tb = find(c);
         if (tb)
             c->jit->thunk.enter(tb->entry);

@@ -83,8 +83,9 @@ struct jit_tb {
     uint32_t gen, gen2; /* generations of the page(s) */
     bool cross;         /* a single instruction that reaches into page roff2 */
     uint64_t roff2;
-    uint16_t len, count;           /* guest bytes, instructions */
+    uint16_t len, count;             /* guest bytes, instructions */
     const uint8_t *entry, *entry_ef; /* executable: flags in cpu->fl, in EFLAGS */
+    const uint8_t *body;             /* `entry` without the look at cpu->jit_stop */
     uint32_t host_len;
     struct jit_link *in;
 };
@@ -107,6 +108,7 @@ struct jit_page {
 struct jit_thunks {
     void (*enter)(const uint8_t *host); /* from C: executes until something leaves */
     const uint8_t *leave;               /* back to the caller of enter() */
+    const uint8_t *stop;                /* the same, with registers to be stored; s.rip is set */
     const uint8_t *dispatch;            /* continue at s.rip */
     const uint8_t *interp;     /* called; EAX: offset of a jit_insn; comes back or dispatches */
     const uint8_t *interp_end; /* jumped to; EAX likewise; dispatches */
@@ -137,17 +139,20 @@ struct jit {
     struct jit_mode mode[JIT_MODES];
     unsigned modes;
     unsigned cur_mode, cur_mode_global; /* without JIT_M_GLOBAL, and with */
-    uint64_t gens[JIT_GENS]; /* x86_exec_gen() values by their short numbers */
+    uint64_t gens[JIT_GENS];            /* x86_exec_gen() values by their short numbers */
     unsigned ngens;
 
     uint64_t code_epoch, tlb_epoch;
     unsigned native_flushes;
     struct jit_thunks thunk;
     struct jit_src src[JIT_TB_INSNS];
-    struct tr *tr; /* the translation in the making: tr.h */
-    bool full;     /* the last one failed for want of space */
+    struct tr *tr;  /* the translation in the making: tr.h */
+    bool full;      /* the last one failed for want of space */
     bool bmi2, avx; /* of the host */
-    bool exact;     /* undefined flags are those of the interpreter, for comparisons */
+    /* For comparisons with another engine (set before anything is translated): undefined flags are
+     * the interpreter's, and a translation that is reached while cpu->jit_stop is set is not
+     * executed: run() gets control back with s.rip at it. */
+    bool exact;
     struct {
         uint64_t translations, killed, lookups, interps;
     } stat;
@@ -183,8 +188,8 @@ void jit_flush(struct x86_cpu *c);
 void jit_mode_update(struct x86_cpu *c);
 /* Kills translations of code that has been written. */
 void jit_sync_code(struct x86_cpu *c);
-/* The translation at s.rip, made if need be. Raises #PF, #GP. NULL: it cannot be translated (code in
- * device memory): interpret one instruction. */
+/* The translation at s.rip, made if need be. Raises #PF, #GP. NULL: it cannot be translated (code
+ * in device memory): interpret one instruction. */
 struct jit_tb *jit_find(struct x86_cpu *c);
 void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to);
 /* RIP * JIT_JUMP_HASH in 32 bits; its upper bits are the place in the jump cache. */

@@ -7,7 +7,7 @@
 #include "engine/jit/tr.h"
 #include "isa/x86/access.h"
 
-#define TLB_OFF(mmu, field) \
+#define TLB_OFF(mmu, field)                                                     \
     (G_OFF(tlb.e) + (int32_t)((mmu) * sizeof(struct x86_tlbe) * X86_TLB_SIZE) + \
      (int32_t)offsetof(struct x86_tlbe, field))
 /* Entries have 32 bytes: (lin >> 12) % size * 32 */
@@ -64,8 +64,8 @@ void tr_ea(struct tr *t, const struct x86_insn *i, unsigned dst)
 /* Can the linear address be written as [host register + disp]? */
 static bool is_simple(const struct tr *t, const struct x86_insn *i)
 {
-    return tr_code64(t) && i->amask == ~0ull && tr_seg(t, i->seg) == JIT_SEG_FLAT &&
-           has(i->base) && !has(i->index) && tr_reg(i->base) != H_NONE;
+    return tr_code64(t) && i->amask == ~0ull && tr_seg(t, i->seg) == JIT_SEG_FLAT && has(i->base) &&
+           !has(i->index) && tr_reg(i->base) != H_NONE;
 }
 
 /* Adds the segment's base to the address in RAX; flags are free. */
@@ -102,8 +102,8 @@ static void compare_tag(struct tr *t, unsigned acc)
     unsigned mmu = (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH;
     asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), -(int32_t)PAGE_SIZE, 8);
     asm_alu(b, ALU_OR, H_RAX, OP_GS(G_OFF(pcid)), 8);
-    asm_alu(b, ALU_CMP, H_RAX,
-            OP_GSR(H_R11, acc & ACC_W ? TLB_OFF(mmu, wtag) : TLB_OFF(mmu, rtag)), 8);
+    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, acc & ACC_W ? TLB_OFF(mmu, wtag) : TLB_OFF(mmu, rtag)),
+            8);
     tr_slow_if(t, CC_NZ);
     asm_load(b, H_R11, OP_GSR(H_R11, TLB_OFF(mmu, addend)), 8);
 }
@@ -193,7 +193,8 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
     return true;
 }
 
-bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc, struct opnd *m)
+bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc,
+              struct opnd *m)
 {
     struct asm_buf *b = &t->b;
     if ((t->m->bits & JIT_M_SP16) || tr_seg(t, X86_SS) != JIT_SEG_FLAT || aligning(t))

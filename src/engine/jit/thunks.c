@@ -234,6 +234,10 @@ bool jit_thunks_make(struct x86_cpu *c)
     enter(&m);
     t->leave = at(&m);
     leave(&m);
+    t->stop = at(&m);
+    move_gprs(&m.b, true);
+    fpu_save(&m);
+    leave(&m);
     t->dispatch = at(&m);
     move_gprs(&m.b, true);
     const uint8_t *stored = m.b.p;

@@ -45,10 +45,10 @@ struct tr {
     bool ef, fl; /* the guest's flags are in EFLAGS, in cpu->fl */
     bool fpu;    /* the translation keeps the guest's SSE and AVX registers in the host's */
     bool smp;
-    bool failed; /* out of data */
-    struct jit_src *s;   /* the instruction at hand */
-    struct jit_insn *ji; /* its copy, once it has one */
-    struct cold *slow;   /* its COLD_INTERP, once it has one */
+    bool failed;                  /* out of data */
+    struct jit_src *s;            /* the instruction at hand */
+    struct jit_insn *ji;          /* its copy, once it has one */
+    struct cold *slow;            /* its COLD_INTERP, once it has one */
     uint8_t *label[JIT_TB_INSNS]; /* host code of each instruction that jumps lead back to */
     bool target[JIT_TB_INSNS];    /* they do */
     uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */

@@ -1,8 +1,8 @@
 /*
  * translate.c - makes a translation: decodes a stretch of guest code, then writes each instruction.
  *
- * A stretch goes on behind conditional branches that are not taken, and ends at the end of the page,
- * at other branches and at instructions after which the mode may be another.
+ * A stretch goes on behind conditional branches that are not taken, and ends at the end of the
+ * page, at other branches and at instructions after which the mode may be another.
  */
 #include "engine/jit/tr.h"
 
@@ -12,8 +12,8 @@
 #include "isa/x86/access.h"
 #include "isa/x86/code.h"
 
-#define INSN_MAX 15u                /* bytes (SDM vol. 2, 2.3.11) */
-#define TB_HOST_MAX (64 * KIB)      /* more than any translation takes */
+#define INSN_MAX    15u        /* bytes (SDM vol. 2, 2.3.11) */
+#define TB_HOST_MAX (64 * KIB) /* more than any translation takes */
 
 /* ---- flags ---- */
 
@@ -170,11 +170,24 @@ static const uint8_t *here(const struct tr *t)
     return jit_rx(t->j, t->b.p);
 }
 
+/* Flags are in cpu->fl. */
+static void check_stop(struct tr *t)
+{
+    if (!t->j->exact)
+        return;
+    asm_alu_imm(&t->b, ALU_CMP, OP_GS(G_OFF(jit_stop)), 0, 1);
+    uint8_t *go = asm_jcc(&t->b, CC_Z, NULL);
+    asm_mov_imm(&t->b, H_RAX, t->tb->rip);
+    asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.stop));
+    asm_patch(go, t->b.p);
+}
+
 static void write_entries(struct tr *t)
 {
     struct jit_tb *tb = t->tb;
     enum want want = tr_want(t, 0);
-    if (want == WANT_EF && !t->fpu) {
+    if (want == WANT_EF && !t->fpu && !t->j->exact) {
         tb->entry = here(t);
         asm_flags_load(&t->b, G_OFF(fl));
         tb->entry_ef = here(t);
@@ -182,9 +195,11 @@ static void write_entries(struct tr *t)
         return;
     }
     tb->entry_ef = here(t);
-    if (want != WANT_ANY)
+    if (want != WANT_ANY || t->j->exact)
         asm_flags_save(&t->b, G_OFF(fl));
     tb->entry = here(t);
+    check_stop(t);
+    tb->body = here(t);
     check_fpu(t);
     t->fl = want != WANT_ANY;
     if (want == WANT_EF)

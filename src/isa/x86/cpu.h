@@ -78,8 +78,8 @@ struct x86_tlb {
     /* Generations of the mappings that code is executed through, for x86_exec_gen(): of global
      * pages, and of the others for each PCID. All values are different. */
     uint64_t exec_next, exec_floor, exec_global, exec_pcid[4096];
-    /* Which linear pages (or, where mapped by large ones, GiBs) those were: x86_exec_note(). Hashed,
-     * one bit each. */
+    /* Which linear pages (or, where mapped by large ones, GiBs) those were: x86_exec_note().
+     * Hashed, one bit each. */
     uint64_t exec_pages[X86_EXEC_FILTER / 64], exec_large[X86_EXEC_FILTER / 64];
 };
 
@@ -177,8 +177,9 @@ struct x86_cpu {
     uint64_t jit_key, jit_key_global; /* of the jump cache, to be combined with RIP */
     uint64_t jit_tmp;
     uint32_t jit_scratch;
-    uint8_t jit_fpu_live;             /* the guest's SSE and AVX registers are in the host's */
-    _Atomic uint8_t jit_unwritten;    /* (any thread) x86_tlb_unwrite() was here */
+    uint8_t jit_stop;              /* see struct jit, exact */
+    uint8_t jit_fpu_live;          /* the guest's SSE and AVX registers are in the host's */
+    _Atomic uint8_t jit_unwritten; /* (any thread) x86_tlb_unwrite() was here */
     struct x86_jump jump[X86_JUMPS];
 };
 
