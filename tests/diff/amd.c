@@ -287,6 +287,22 @@ static enum verdict saved_pointers(const struct look *k)
     return ADAPTED;
 }
 
+/* MXCSR.MM, in what is loaded, and in MXCSR_MASK. */
+static enum verdict misaligned_mode(const struct look *k)
+{
+    const uint32_t mm = 0x20000, mask = 0xffff;
+    if (k->gst->vector == X86_GP && faulted(k, k->gst) && (k->nat->r.fpu.mxcsr & mm))
+        return ACCEPTED;
+    for (unsigned at = 28; at + 4 <= DATA_SIZE; at += 16) {
+        uint32_t nat, gst;
+        memcpy(&nat, k->nat->data + at, 4);
+        memcpy(&gst, k->gst->data + at, 4);
+        if (nat == (mask | mm) && gst == mask)
+            memcpy(k->nat->data + at, &gst, 4);
+    }
+    return ADAPTED;
+}
+
 static enum verdict whole_area(const struct look *k)
 {
     bool legacy = k->in->r.gpr[X86_RAX] & (X86_XCR0_X87 | X86_XCR0_SSE);
@@ -297,7 +313,7 @@ static enum verdict whole_area(const struct look *k)
 
 struct rule {
     enum verdict (*adapt)(const struct look *k);
-    ZydisMnemonic only[8]; /* none: any instruction that the function recognizes */
+    ZydisMnemonic only[10]; /* none: any instruction that the function recognizes */
     const char *what;
 };
 
@@ -309,6 +325,10 @@ static const struct rule rules[] = {
     {whole_area,
      {M(XSAVE), M(XSAVE64), M(XSAVEOPT), M(XSAVEOPT64), M(XSAVEC), M(XSAVEC64)},
      "XSAVE needs the legacy region writable even if nothing in it is requested"},
+    {misaligned_mode,
+     {M(XSAVE), M(XSAVE64), M(XSAVEOPT), M(XSAVEOPT64), M(XSAVEC), M(XSAVEC64), M(LDMXCSR),
+      M(VLDMXCSR), M(XRSTOR), M(XRSTOR64)},
+     "MXCSR has a bit 17: APM 4, misaligned exception mask; reserved in SDM 1, 10.2.3"},
     {x87_store,
      {M(FST), M(FSTP), M(FIST), M(FISTP), M(FISTTP), M(FBSTP)},
      "a fault of the operand goes before an unmasked x87 error: order not defined, SDM 3, 6.9"},

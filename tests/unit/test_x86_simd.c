@@ -170,9 +170,11 @@ static void reveal_pointers(struct regs *r, const struct x86_xsave *known)
     r->fpu.fdp = whole(r->env[5], known->fdp);
 }
 
-/* In what FXSAVE, XSAVE ... have stored. */
+/* In what FXSAVE, XSAVE ... have stored. AMD's MXCSR_MASK has a bit 17, too (MM). */
 static void reveal_saved(uint8_t *image, const struct x86_xsave *start, bool wide)
 {
+    if (memcmp(image + 28, "\xff\xff\x02", 4) == 0)
+        image[30] = 0;
     static const uint8_t hidden[18];
     uint64_t p[2] = {wide ? start->fip : (uint32_t)start->fip,
                      wide ? start->fdp : (uint32_t)start->fdp};
@@ -489,7 +491,8 @@ static void compare(const uint8_t *b, unsigned len, const struct regs *start, ui
         ta = run_native(&a, nb, len);
         if (ta < 0)
             reveal_pointers(&a, saves ? &e.fpu : &start->fpu);
-    } while (--tries && ta == te && ta < 0 && memcmp(&a.fpu, &e.fpu, 24) != 0);
+    } while (--tries && ta == te && ta < 0 &&
+             (memcmp(&a.fpu, &e.fpu, 24) != 0 || (!saves && memcmp(host, guest, WINDOW) != 0)));
     executed++;
     faults += ta >= 0;
     if (ta != te) {

@@ -8,6 +8,7 @@
 
 #define X86_FCW_INIT   0x37fu
 #define X86_MXCSR_INIT 0x1f80u
+#define X86_MXCSR_BITS 0xffffu /* the others are reserved (SDM vol. 1, 10.2.3) */
 
 /* State components that differ from their initial configuration (XGETBV with ECX = 1; SDM vol.
  * 1, 13.6). */

@@ -19,6 +19,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "isa/x86/fpu.h"
+
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u /* Linux 6.3: needed where vm.memfd_noexec is set */
 #endif
@@ -132,13 +134,13 @@ static int map_arena(struct x86_native *n, struct error *e)
     return 0;
 }
 
-/* MXCSR_MASK is the processor's (SDM vol. 1, 11.6.6). */
+/* MXCSR_MASK is the processor's (SDM vol. 1, 11.6.6), but for AMD's bit 17, MM. */
 static uint32_t host_mxcsr_mask(void)
 {
     struct x86_xsave image;
     memset(&image, 0, sizeof image);
     __asm__ volatile("fxsave64 %0" : "+m"(image));
-    return image.mxcsr_mask ? image.mxcsr_mask : 0xffbf;
+    return image.mxcsr_mask ? image.mxcsr_mask & X86_MXCSR_BITS : 0xffbf;
 }
 
 /* Which of the x87 pointers does an instruction without an error set here? FOP and FDP it may leave

@@ -16,6 +16,7 @@
  *   src2   enum stack_move
  *   osize  condition codes that the instruction sets: the status word's upper byte
  */
+#include "isa/x86/fpu.h"
 #include "isa/x86/native_mem.h"
 
 enum stack_move { STAY, POP, POP_TWO, PUSH };
@@ -63,6 +64,7 @@ static void full_call(struct x86_cpu *c, const struct x86_insn *i, void *mem)
         f->fsw &= (uint16_t) ~(X86_FSW_ES | X86_FSW_B | 0x3f);
     ((x86_stub_fn)(uintptr_t)(c->native->rx + (i->imm >> 32)))(c, mem);
     take_pointers(c, i, mem, &old);
+    f->mxcsr_mask &= X86_MXCSR_BITS; /* the stub's FXSAVE stores the host's */
     if (UNLIKELY(ignored)) {
         f->fsw |= ignored;
         x86_fpu_update_es(c);
