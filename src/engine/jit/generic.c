@@ -117,6 +117,8 @@ static bool plan_opcode(struct plan *p, const struct jit_src *s)
     const ZydisDecodedInstruction *zi = &s->zi;
     static const uint8_t pp[4] = {0, 0x66, 0xf3, 0xf2};
     p->o.op = zi->opcode;
+    if (p->o.op == 0x82 && zi->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
+        p->o.op = 0x80; /* its alias, which 64-bit code does not have */
     switch (zi->opcode_map) {
     case ZYDIS_OPCODE_MAP_DEFAULT:
         p->o.map = 0;
@@ -144,7 +146,8 @@ static bool plan_opcode(struct plan *p, const struct jit_src *s)
         return false;
     p->o.prefix = mandatory_prefix(zi);
     p->o.w = zi->raw.rex.W;
-    p->o.opsize = !p->o.w && zi->operand_width == 16 && p->o.prefix != 0x66 && !is_vector(s);
+    p->o.opsize = !p->o.w && zi->operand_width == 16 && p->o.prefix != 0x66 && !is_vector(s) &&
+                  zi->mnemonic != ZYDIS_MNEMONIC_MOVNTI; /* which has no 16-bit form */
     p->o.lock = zi->attributes & ZYDIS_ATTRIB_HAS_LOCK;
     return true;
 }
@@ -161,9 +164,21 @@ static bool make_plan(struct plan *p, const struct jit_src *s)
     return p->mem || s->zi.raw.modrm.mod == 3;
 }
 
+static bool has_is4(const struct jit_src *s)
+{
+    for (unsigned n = 0; n < s->zi.operand_count_visible; n++)
+        if (s->op[n].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+            return true;
+    return false;
+}
+
 static void emit_immediates(struct tr *t)
 {
     const struct jit_src *s = t->s;
+    if (has_is4(s) && !tr_code64(t)) { /* where bit 7 is ignored */
+        asm_u8(&t->b, s->bytes[s->zi.raw.imm[0].offset] & 0x7f);
+        return;
+    }
     for (unsigned n = 0; n < 2; n++)
         if (s->zi.raw.imm[n].size)
             asm_bytes(&t->b, s->bytes + s->zi.raw.imm[n].offset, s->zi.raw.imm[n].size / 8);

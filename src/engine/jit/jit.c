@@ -146,11 +146,19 @@ static void call(struct x86_cpu *c, const struct jit_insn *ji)
     c->cur = NULL;
 }
 
+/* Code that others have written is met at the latest behind a serializing instruction (SDM vol. 3,
+ * 8.1.3), and these all come here. */
+static bool code_is_same(const struct x86_cpu *c)
+{
+    return c->jit->code_epoch == atomic_load_explicit(&c->ram->code_epoch, memory_order_acquire);
+}
+
 bool jit_c_interp(struct x86_cpu *c, struct jit_insn *ji)
 {
     uint64_t behind = (ji->tb->rip + ji->i.end) & c->ip_mask;
     call(c, ji);
-    return c->block_end == &ji->i + 2 && !c->slow && c->s.rip == behind && !c->s.activity;
+    return c->block_end == &ji->i + 2 && !c->slow && c->s.rip == behind && !c->s.activity &&
+           code_is_same(c);
 }
 
 const uint8_t *jit_c_interp_end(struct x86_cpu *c, struct jit_insn *ji)

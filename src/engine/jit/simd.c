@@ -53,7 +53,7 @@ bool tr_is_simd(const struct tr *t, const struct jit_src *s)
     if (!(t->m->bits & (vex ? JIT_M_AVX : JIT_M_SSE)))
         return false;
     if (is_zero(s->zi.mnemonic))
-        return true;
+        return tr_code64(t); /* other code has 8 registers to lose */
     bool vector = has_vector(s) || (s->zi.meta.category == ZYDIS_CATEGORY_CONVERT &&
                                     (s->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM));
     return vector && !is_special(s->zi.mnemonic) && tr_generic_can(t, s);
