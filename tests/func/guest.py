@@ -2,7 +2,8 @@
 
 Everything that takes long is made once, in build/guests, and stays there: a guest gets copies of
 what it may change. SOSIA_TEST_LONG=1 asks for whole matrices instead of samples of them;
-SOSIA_TEST_SANITIZED=1 tells that the program is several times slower than it should be.
+SOSIA_TEST_SANITIZED=1 tells that the program is several times slower than it should be;
+SOSIA_TEST_ENGINE=NAME has all guests executed by that engine.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from tap import Skip, expect, write
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "guests"
 LONG = bool(os.environ.get("SOSIA_TEST_LONG"))
+ENGINE = os.environ.get("SOSIA_TEST_ENGINE", "auto")
 SANITIZED = bool(os.environ.get("SOSIA_TEST_SANITIZED"))
 
 SLOW = 6 if SANITIZED else 1
@@ -105,6 +107,7 @@ class Guest:
         self.text, self.seen, self.ended = "", 0, False
         self.news = threading.Condition()
         self.errors = open(self.folder / "stderr", "w+", encoding="utf-8", errors="replace")
+        spec = {"engine": ENGINE, **spec}
         self.process = subprocess.Popen(
             [os.path.abspath(program), "run", write(folder, "vm.yaml", json.dumps(spec)), *args],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""run.py SOSIA PAYLOAD [--cpus N] [--engine E]... - runs a payload of tests/guest in a VM, once with
-each engine, and passes its results on as TAP."""
+"""run.py SOSIA PAYLOAD [--cpus N] --engine E... - runs a payload of tests/guest in a VM, once with each
+engine, and passes its results on as TAP."""
 
 import argparse
 import pathlib
@@ -49,10 +49,10 @@ def main():
     p.add_argument("sosia")
     p.add_argument("payload")
     p.add_argument("--cpus", type=int, default=1)
-    p.add_argument("--engine", action="append")
+    p.add_argument("--engine", action="append", required=True)
     args = p.parse_args()
     n = 0
-    for engine in args.engine or ["interp"]:
+    for engine in args.engine:
         with tempfile.TemporaryDirectory() as folder:
             out, trouble = boot(args, engine, folder)
         out = last_boot(out)
