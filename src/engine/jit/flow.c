@@ -12,9 +12,9 @@ static int32_t jump_off(unsigned index)
     return G_OFF(jump) + (int32_t)(index * sizeof(struct x86_jump));
 }
 
-static int32_t key_off(const struct tr *t)
+static int32_t key_off(const struct jit_mode *m)
 {
-    return t->m->bits & JIT_M_GLOBAL ? G_OFF(jit_key_global) : G_OFF(jit_key);
+    return m->bits & JIT_M_GLOBAL ? G_OFF(jit_key_global) : G_OFF(jit_key);
 }
 
 /* ---- to a known address ---- */
@@ -79,20 +79,46 @@ static void goto_link(struct tr *t, uint64_t rip)
     asm_jmp(&t->b, jit_rw(t->j, l->fl ? t->j->thunk.link_fl : t->j->thunk.link_ef));
 }
 
+/* Flags are in cpu->fl. Returns the place of the jump that is taken if the cache does not know. */
+static uint8_t *cached_jump(struct asm_buf *b, const struct jit_mode *m, uint64_t rip)
+{
+    int32_t at = jump_off(jit_jump_index(rip));
+    asm_mov_imm(b, H_RAX, rip);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(m)), 8);
+    asm_alu(b, ALU_CMP, H_RAX, OP_GS(at + (int32_t)offsetof(struct x86_jump, key)), 8);
+    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
+    asm_jmp_opnd(b, OP_GS(at + (int32_t)offsetof(struct x86_jump, host)));
+    return miss;
+}
+
 static void goto_cached(struct tr *t, uint64_t rip)
 {
-    struct asm_buf *b = &t->b;
-    int32_t at = jump_off(jit_jump_index(rip));
     tr_need_fl(t);
-    asm_mov_imm(b, H_RAX, rip);
-    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(t)), 8);
-    asm_alu(b, ALU_CMP, H_RAX, OP_GS(at + (int32_t)offsetof(struct x86_jump, key)), 8);
     struct cold *k = tr_cold(t, COLD_GOTO);
     if (!k)
         return;
     k->rip = rip;
-    tr_cold_site(t, k, asm_jcc(b, CC_NZ, NULL));
-    asm_jmp_opnd(b, OP_GS(at + (int32_t)offsetof(struct x86_jump, host)));
+    tr_cold_site(t, k, cached_jump(&t->b, t->m, rip));
+}
+
+void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
+{
+    struct jit *j = c->jit;
+    uint8_t *start = j->rw + j->used;
+    if (j->size - j->used < JIT_STUB_MAX)
+        return;
+    struct asm_buf b = {start, start, start + JIT_STUB_MAX, false};
+    if (!l->fl)
+        asm_flags_save(&b, G_OFF(fl));
+    uint8_t *miss = cached_jump(&b, &j->mode[l->from->mode], l->rip);
+    asm_patch(miss, b.p);
+    asm_mov_imm(&b, H_RAX, l->rip);
+    asm_store(&b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    asm_jmp(&b, jit_rw(j, j->thunk.dispatch));
+    if (b.full)
+        return;
+    j->used += ((uint64_t)(b.p - start) + 15) & ~15ull;
+    asm_patch(l->site, start);
 }
 
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from)
@@ -171,7 +197,7 @@ static void probe(struct tr *t)
     asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR r32, imm8 */
     asm_u8(b, JIT_JUMP_SHIFT - 4);
     asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t)(X86_JUMPS - 1) << 4, 4);
-    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(t)), 8);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(t->m)), 8);
     asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)),
             8);
     tr_slow_if(t, CC_NZ);

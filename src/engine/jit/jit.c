@@ -128,8 +128,10 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     if (!tb)
         return j->thunk.leave;
     /* Only if the page is still the same, and `from` still alive. */
-    if (flushes == j->flushes && killed == j->stat.killed && tb->mode == from->mode && !tb->cross &&
-        (tb->roff ^ from->roff) / PAGE_SIZE == 0)
+    bool same = flushes == j->flushes && killed == j->stat.killed && tb->mode == from->mode;
+    if (same && tb->cross)
+        jit_link_cached(c, l);
+    else if (same && (tb->roff ^ from->roff) / PAGE_SIZE == 0)
         jit_link_to(c, l, tb);
     return tb->entry;
 }

@@ -204,6 +204,11 @@ void jit_translator_destroy(struct jit *j);
 /* NULL: j->full, or the code is in device memory. Raises #PF, #GP. */
 struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode);
 
+/* ---- flow.c ---- */
+/* Makes the jump go through the jump cache: to an instruction that reaches into another page. */
+void jit_link_cached(struct x86_cpu *c, struct jit_link *l);
+#define JIT_STUB_MAX 128u
+
 /* ---- jit.c: called by thunks ---- */
 const uint8_t *jit_c_dispatch(struct x86_cpu *c);
 const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l);
