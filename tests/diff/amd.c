@@ -113,8 +113,8 @@ static enum verdict whole_slot(const struct look *k)
     bool segment = is_reg(&k->i->op[0], ZYDIS_REGCLASS_SEGMENT);
     bool wide = k->i->zi.mnemonic == M(MOVSXD) ? k->i->op[0].size == 16 : segment;
     bool access = k->nat->vector == X86_PF || k->nat->vector == X86_AC || k->nat->vector == X86_SSF;
-    return wide && access && faulted(k, k->nat) && k->nat->vector != k->gst->vector ? ACCEPTED
-                                                                                    : NOT_THAT;
+    bool alone = !faulted(k, k->gst) || k->nat->vector != k->gst->vector;
+    return wide && access && faulted(k, k->nat) && alone ? ACCEPTED : NOT_THAT;
 }
 
 static enum verdict push_segment(const struct look *k)
@@ -135,9 +135,10 @@ static enum verdict bound(const struct look *k)
 
 static enum verdict order_of_faults(const struct look *k)
 {
-    bool string = k->i->zi.mnemonic != M(ENTER);
-    bool rep = k->i->zi.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
-    if (!both_faulted(k) || (string && !rep))
+    bool several = k->i->zi.mnemonic == M(ENTER) || k->i->op[0].size == 80 ||
+                   (k->i->zi.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
+    bool wraps = k->nat->vector == X86_SSF && k->gst->vector == X86_PF; /* the stack at 4 GiB */
+    if (!both_faulted(k) || (!several && !wraps))
         return NOT_THAT;
     same_exception(k);
     return ADAPTED;
@@ -313,7 +314,7 @@ static enum verdict whole_area(const struct look *k)
 
 struct rule {
     enum verdict (*adapt)(const struct look *k);
-    ZydisMnemonic only[10]; /* none: any instruction that the function recognizes */
+    ZydisMnemonic only[11]; /* none: any instruction that the function recognizes */
     const char *what;
 };
 
@@ -347,7 +348,8 @@ static const struct rule rules[] = {
      "PUSH of a segment writes zeros beyond its 16 bits: SDM 2, PUSH allows both"},
     {bound, {M(BOUND)}, "both bounds are read before they are compared: order not defined"},
     {order_of_faults,
-     {M(ENTER), M(CMPSB), M(CMPSW), M(CMPSD), M(CMPSQ)},
+     {M(ENTER), M(CMPSB), M(CMPSW), M(CMPSD), M(CMPSQ), M(FLD), M(FSTP), M(FBLD), M(FBSTP), M(PUSH),
+      M(CALL)},
      "which of two faults is first: order not defined"},
     {call_target, {M(CALL)}, "a bad target is noticed before the return address is pushed"},
     {mmx_store,
