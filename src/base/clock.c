@@ -53,6 +53,15 @@ ns_t vclock_now(struct vclock *c)
     return host_now() + atomic_load_explicit(&c->offset, memory_order_relaxed);
 }
 
+int64_t vclock_epoch(struct vclock *c)
+{
+    struct timespec t;
+    ns_t before = vclock_now(c);
+    clock_gettime(CLOCK_REALTIME, &t);
+    ns_t middle = before + (vclock_now(c) - before) / 2;
+    return (int64_t)t.tv_sec * NS_PER_SEC + t.tv_nsec - middle;
+}
+
 void timerq_init(struct timerq *q, struct vclock *clock)
 {
     *q = (struct timerq){.clock = clock};

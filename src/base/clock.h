@@ -29,6 +29,9 @@ void vclock_set(struct vclock *c, ns_t t); /* manual clocks only */
 void vclock_pause(struct vclock *c);
 void vclock_resume(struct vclock *c);
 ns_t vclock_now(struct vclock *c); /* monotonic; callable from any thread */
+/* What the host's calendar shows now less vclock_now(): UTC in nanoseconds since 1970 at VM time 0,
+ * had the clock never been paused. Any thread. */
+int64_t vclock_epoch(struct vclock *c);
 
 struct timer {
     void (*fn)(void *arg); /* runs under the device lock; may re-arm itself */

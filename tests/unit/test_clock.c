@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -50,6 +51,15 @@ static void test_pause_stops_time(void **state)
     assert_true(later >= frozen && later < frozen + NS_PER_SEC);
     vclock_resume(&c);
     assert_true(vclock_now(&c) >= later);
+}
+
+static void test_epoch(void **state)
+{
+    struct vclock c;
+    vclock_init_manual(&c);
+    vclock_set(&c, 1000 * NS_PER_SEC);
+    int64_t before = time(NULL), now = vclock_epoch(&c) / NS_PER_SEC + 1000;
+    assert_true(now >= before - 1 && now <= time(NULL) + 1);
 }
 
 /* Deadlines in scrambled order come out sorted, whatever is disarmed or moved in between. */
@@ -146,9 +156,13 @@ static void test_muldiv(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_manual_clock), cmocka_unit_test(test_pause_stops_time),
-        cmocka_unit_test(test_heap_order),   cmocka_unit_test(test_periodic),
-        cmocka_unit_test(test_muldiv),       cmocka_unit_test(test_kick_only_when_earlier),
+        cmocka_unit_test(test_manual_clock),
+        cmocka_unit_test(test_pause_stops_time),
+        cmocka_unit_test(test_epoch),
+        cmocka_unit_test(test_heap_order),
+        cmocka_unit_test(test_periodic),
+        cmocka_unit_test(test_muldiv),
+        cmocka_unit_test(test_kick_only_when_earlier),
     };
     return cmocka_run_group_tests_name("clock", tests, NULL, NULL);
 }
