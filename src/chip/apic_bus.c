@@ -39,6 +39,7 @@ static struct lapic *arbitrate(struct apic_bus *b, const struct lapic *skip,
         struct lapic *l = b->lapic[n];
         if (l == skip || (!skip && !lapic_match(l, m)) || !lapic_sw_enabled(l))
             continue;
+        lapic_pv_sync(l);
         if (!best || lapic_apr(l) < lapic_apr(best)) {
             best = l;
             winner = n;

@@ -136,13 +136,24 @@ static int deliverable(const struct lapic *l)
     return v >= 0 && (v & 0xf0) > (lapic_ppr(l) & 0xf0) ? v : -1;
 }
 
+/* Under an offer (lapic_pv.c) what is in service may be over already: then whatever the TPR lets
+ * through is worth a look. */
+static bool maybe_deliverable(const struct lapic *l)
+{
+    if (!l->pv.offered)
+        return deliverable(l) >= 0;
+    int v = lapic_sw_enabled(l) ? highest(l->irr) : -1;
+    return v >= 0 && (v & 0xf0) > (l->tpr & 0xf0);
+}
+
 bool lapic_has_intr(const struct lapic *l)
 {
-    return extint_pending(l) || deliverable(l) >= 0;
+    return extint_pending(l) || maybe_deliverable(l);
 }
 
 static void update(struct lapic *l)
 {
+    lapic_pv_sync(l);
     bool intr = lapic_has_intr(l);
     if (intr == l->intr)
         return;
@@ -153,6 +164,7 @@ static void update(struct lapic *l)
 int lapic_ack(struct lapic *l)
 {
     int v = -1;
+    lapic_pv_withdraw(l);
     if (extint_pending(l) && l->bus->pic_ack) {
         v = l->bus->pic_ack(l->bus->pic_ctx);
     } else {
@@ -160,6 +172,8 @@ int lapic_ack(struct lapic *l)
         if (v >= 0) {
             bit_set(l->irr, (unsigned)v, false);
             bit_set(l->isr, (unsigned)v, true);
+            if (!bit_get(l->tmr, (unsigned)v) && highest(l->irr) < 0)
+                lapic_pv_offer(l);
         }
     }
     update(l);
@@ -284,7 +298,7 @@ void lapic_set_lint(struct lapic *l, unsigned n, bool level)
     update(l);
 }
 
-static void end_of_interrupt(struct lapic *l)
+void lapic_eoi(struct lapic *l)
 {
     int v = highest(l->isr);
     if (v < 0)
@@ -437,7 +451,8 @@ static void reg_write(struct lapic *l, unsigned reg, uint32_t v)
         l->tpr = (uint8_t)v;
         break;
     case REG_EOI:
-        end_of_interrupt(l);
+        lapic_pv_withdraw(l);
+        lapic_eoi(l);
         break;
     case REG_LDR:
         l->ldr = v & 0xff000000;
@@ -491,6 +506,7 @@ uint64_t lapic_read(struct lapic *l, uint64_t off, unsigned size)
     unsigned byte = off & 15;
     if (off >= LAPIC_SIZE || byte > 3)
         return 0;
+    lapic_pv_sync(l);
     uint64_t v = reg_read(l, (unsigned)off & ~15u) >> (8 * byte);
     return size < 4 ? v & ((1u << (8 * size)) - 1) : v;
 }
@@ -516,8 +532,10 @@ static bool write_base(struct lapic *l, uint64_t v)
         return false;
     bool was = hw_enabled(l);
     l->base = (v & (addr_mask | BASE_ENABLE)) | (l->bsp ? BASE_BSP : 0);
-    if (was != hw_enabled(l))
+    if (was != hw_enabled(l)) {
+        lapic_pv_withdraw(l);
         reset_all(l); /* all state is lost when the APIC is globally disabled */
+    }
     update(l);
     return true;
 }
@@ -563,6 +581,7 @@ static void reset_registers(struct lapic *l)
     l->svr = 0xff;
     l->icr[0] = l->icr[1] = 0;
     l->esr = l->esr_pending = 0;
+    l->pv.offered = false;
     memset(l->isr, 0, sizeof l->isr);
     memset(l->irr, 0, sizeof l->irr);
     memset(l->tmr, 0, sizeof l->tmr);

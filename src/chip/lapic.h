@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "chip/apic_bus.h"
+#include "mem/space.h"
 
 #define LAPIC_BASE             0xfee00000ull
 #define LAPIC_SIZE             0x1000u
@@ -45,6 +46,12 @@ struct lapic_timer {
     uint64_t tsc_deadline; /* 0: not armed */
 };
 
+struct lapic_pv {      /* end of interrupt by memory: lapic_pv.c */
+    struct space *mem; /* NULL: switched off */
+    gpa_t addr;        /* of the guest's word */
+    bool offered;      /* for the highest vector in service */
+};
+
 struct lapic {
     struct apic_bus *bus;
     struct timerq *tq;
@@ -63,6 +70,7 @@ struct lapic {
     bool lint[2]; /* levels of the LINT0 and LINT1 pins */
     bool intr;    /* what the vCPU was last told */
     struct lapic_timer t;
+    struct lapic_pv pv;
 };
 
 /* Connects the APIC to the bus; id is its position there and initial APIC ID. phys_bits is the
@@ -88,8 +96,13 @@ bool lapic_msr(struct lapic *l, uint32_t msr, bool write, uint64_t *val);
 uint64_t lapic_get_cr8(const struct lapic *l);
 void lapic_set_cr8(struct lapic *l, uint64_t cr8);
 
-/* What the vCPU asks at an instruction boundary: is there something, and its vector (-1: nothing).
- */
+/* Lets ends of interrupt be told by bit 0 of the word at `addr`, or no longer (mem NULL). Like
+ * lapic_ack(), lapic_read() and lapic_write() only for the vCPU's own thread, between two
+ * instructions of its guest. */
+void lapic_pv_set(struct lapic *l, struct space *mem, gpa_t addr);
+
+/* What the vCPU asks at an instruction boundary: may there be something, and its vector (-1:
+ * nothing). */
 bool lapic_has_intr(const struct lapic *l);
 int lapic_ack(struct lapic *l);
 
@@ -108,10 +121,16 @@ bool lapic_match(const struct lapic *l, const struct apic_msg *m);
 /* Takes a message addressed to this APIC; false if it cannot. */
 bool lapic_accept(struct lapic *l, const struct apic_msg *m);
 bool lapic_sw_enabled(const struct lapic *l);
+/* What the guest has said by memory takes effect: before lapic_apr() and lapic_ppr(). */
+void lapic_pv_sync(struct lapic *l);
 uint8_t lapic_ppr(const struct lapic *l);
 uint8_t lapic_apr(const struct lapic *l);
 
-/* ---- between lapic.c and lapic_timer.c ---- */
+/* ---- between lapic.c, lapic_pv.c and lapic_timer.c ---- */
+
+void lapic_eoi(struct lapic *l);         /* the highest vector in service is done */
+void lapic_pv_withdraw(struct lapic *l); /* own thread: the guest must use the register */
+void lapic_pv_offer(struct lapic *l);    /* own thread: for the highest vector in service */
 
 int lapic_timer_init(struct lapic *l, struct error *e);
 void lapic_timer_reset(struct lapic *l);
