@@ -43,12 +43,14 @@ class Test:
         self.groups = set(keys.get("groups", "").split())
         self.qemu = shlex.split(keys.get("qemu_params", ""))
         self.args = keys.get("test_args", "").strip("'\"")
-        self.args = self.args.replace("`date +%s`", str(int(time.time())))
         self.timeout = int(keys["timeout"]) * SLOWER if "timeout" in keys else TIMEOUT
         self.memory = MEMORY
         if "-m" in self.qemu:
             size = self.qemu[self.qemu.index("-m") + 1].lower()
             self.memory = int(size[:-1]) * 1024 if size.endswith("g") else int(size)
+
+    def command_line(self):
+        return self.args.replace("`date +%s`", str(int(time.time())))
 
 
 class Outcome:
@@ -102,7 +104,7 @@ def sosia_machine(program, test, folder):
     env = folder / "env"
     env.write_text("TEST_DEVICE=0\n", encoding="utf-8")
     spec = {"cpus": test.smp, "memory": f"{test.memory}M", "testdev": True, "initrd": str(env),
-            "kernel": str((test.folder / test.file).resolve()), "cmdline": test.args}
+            "kernel": str((test.folder / test.file).resolve()), "cmdline": test.command_line()}
     path = folder / "vm.yaml"
     path.write_text(json.dumps(spec), encoding="utf-8")
     return [program, "run", str(path)]
@@ -118,7 +120,7 @@ def qemu_machine(test):
             "-vga", "none", "-device", "pc-testdev",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
             "-serial", "stdio", "-no-reboot", "-smp", str(test.smp),
-            "-kernel", str(test.folder / test.file), "-append", test.args, *params]
+            "-kernel", str(test.folder / test.file), "-append", test.command_line(), *params]
 
 
 def judge(text, status, timeout):
