@@ -312,6 +312,7 @@ void pc_reset(struct pc *p)
             t[k].desc->reset(t[k].dev);
     for (unsigned k = 0; k < p->spec->cpus; k++)
         lapic_reset(&p->lapic[k].lapic);
+    kvm_pv_reset(&p->kvm_pv);
     pci_bus_reset(&p->pci);
     space_commit(&p->port);
     space_commit(&p->mem);
@@ -380,6 +381,11 @@ void pc_set_cr8(struct pc *p, unsigned cpu, uint64_t cr8)
 bool pc_apic_msr(struct pc *p, unsigned cpu, uint32_t msr, bool write, uint64_t *val)
 {
     return lapic_msr(&p->lapic[cpu].lapic, msr, write, val);
+}
+
+struct kvm_pv *pc_kvm_pv(struct pc *p)
+{
+    return &p->kvm_pv;
 }
 
 void pc_set_ferr(struct pc *p, bool level)

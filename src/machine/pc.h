@@ -11,6 +11,7 @@
 #include "block/block.h"
 #include "char/char.h"
 #include "isa/x86/cpu.h"
+#include "machine/kvm_pv.h"
 #include "spec/spec.h"
 
 #define PC_NSERIAL 2
@@ -20,8 +21,8 @@
 struct pc_host {
     void (*post)(void *ctx, unsigned cpu, uint32_t pend); /* X86_PEND_* to a vCPU; no lock taken */
     void (*sipi)(void *ctx, unsigned cpu, uint8_t vector);
-    uint64_t (*tsc_offset)(void *ctx, unsigned cpu); /* guest TSC minus machine TSC */
-    void (*map_changed)(void *ctx);                  /* every vCPU drops its translations */
+    void (*unhalt)(void *ctx, unsigned cpu); /* its HLT ends, or the next one at once */
+    void (*map_changed)(void *ctx);          /* every vCPU drops its translations */
     void (*a20)(void *ctx, bool open);
     void (*reset)(void *ctx, const char *why);
     void (*poweroff)(void *ctx);
@@ -68,6 +69,7 @@ bool pc_intr_pending(struct pc *p, unsigned cpu);
 uint64_t pc_get_cr8(struct pc *p, unsigned cpu);
 void pc_set_cr8(struct pc *p, unsigned cpu, uint64_t cr8);
 bool pc_apic_msr(struct pc *p, unsigned cpu, uint32_t msr, bool write, uint64_t *val);
+struct kvm_pv *pc_kvm_pv(struct pc *p); /* lock not needed */
 
 /* FERR# of the vCPUs (any of them): interrupt 13, as on the AT. */
 void pc_set_ferr(struct pc *p, bool level);

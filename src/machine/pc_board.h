@@ -86,6 +86,7 @@ struct pc {
     struct space mem, port;
     struct apic_bus apic_bus;
     struct pc_lapic lapic[APIC_BUS_MAX_CPUS];
+    struct kvm_pv kvm_pv;
     struct ioapic ioapic;
     struct i8259 pic;
     struct i8254 pit;

@@ -102,10 +102,22 @@ static void lapic_event(void *ctx, enum lapic_event ev, unsigned arg)
 static ns_t tsc_to_ns(void *ctx, uint64_t tsc)
 {
     struct pc_lapic *l = ctx;
-    uint64_t machine = tsc - l->pc->host.tsc_offset(l->pc->host.ctx, l->index);
+    uint64_t machine = tsc - l->pc->kvm_pv.cpu[l->index].tsc_offset;
     if (machine > INT64_MAX / 4) /* in the past, wrapped around; or centuries away */
         return machine > (uint64_t)INT64_MAX ? 0 : INT64_MAX / 4;
     return (ns_t)muldiv_u64(machine + PC_TSC_HZ / NS_PER_SEC - 1, NS_PER_SEC, PC_TSC_HZ);
+}
+
+static void pv_flush(void *ctx, unsigned cpu)
+{
+    const struct pc_host *h = ctx;
+    h->post(h->ctx, cpu, X86_PEND_TLB);
+}
+
+static void pv_unhalt(void *ctx, unsigned cpu)
+{
+    const struct pc_host *h = ctx;
+    h->unhalt(h->ctx, cpu);
 }
 
 int pc_lapics_init(struct pc *p, struct error *e)
@@ -119,5 +131,7 @@ int pc_lapics_init(struct pc *p, struct error *e)
         if (rc)
             return rc;
     }
+    const struct kvm_pv_host pv = {.flush = pv_flush, .unhalt = pv_unhalt, .ctx = &p->host};
+    kvm_pv_init(&p->kvm_pv, &p->mem, &p->apic_bus, p->tq->clock, PC_TSC_HZ, &pv);
     return 0;
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/vm.h"
@@ -37,6 +38,67 @@ void vcpu_post(struct vcpu *v, uint32_t bits)
         futex_wake(&v->cpu->pending);
 }
 
+/* The flag first, then a look at `asleep`; the sleeper does it the other way round. */
+void vcpu_unhalt(struct vcpu *v)
+{
+    atomic_store(&v->cpu->unhalted, true);
+    if (atomic_load(&v->asleep))
+        vcpu_post(v, X86_PEND_KICK);
+}
+
+/* ---- steal time: what passed less what the thread ran, while it wanted to run ---- */
+
+#define STEAL_PERIOD (NS_PER_SEC / 1000)
+
+static ns_t host_clock(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (ns_t)t.tv_sec * NS_PER_SEC + t.tv_nsec;
+}
+
+static void steal_start(struct vcpu *v)
+{
+    v->ran.wall = 0;
+    if (!kvm_pv_wants_steal(pc_kvm_pv(v->vm->pc), v->cpu->index))
+        return;
+    v->ran.wall = host_clock(CLOCK_MONOTONIC);
+    v->ran.cpu = host_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+/* The thread's clock may be coarse: what it is behind now it makes up for later, so a negative rest
+ * is kept. */
+static void steal_count(struct vcpu *v)
+{
+    if (!v->ran.wall)
+        return;
+    ns_t wall = v->ran.wall, cpu = v->ran.cpu;
+    steal_start(v);
+    if (!v->ran.wall)
+        return;
+    v->ran.stolen += (v->ran.wall - wall) - (v->ran.cpu - cpu);
+    if (v->ran.stolen <= 0)
+        return;
+    kvm_pv_steal(pc_kvm_pv(v->vm->pc), v->cpu->index, v->ran.stolen);
+    v->ran.stolen = 0;
+}
+
+static void steal_stop(struct vcpu *v)
+{
+    steal_count(v);
+    v->ran.wall = 0;
+}
+
+void vcpu_report_steal(struct vcpu *v)
+{
+    if (!v->ran.wall)
+        steal_start(v);
+    else if (host_clock(CLOCK_MONOTONIC) - v->ran.wall >= STEAL_PERIOD)
+        steal_count(v);
+}
+
+/* ---- sleeping ---- */
+
 /* Is there anything in `pending` that ends the wait of a vCPU in this state? */
 static bool wakes(const struct x86_cpu *c, uint32_t pending)
 {
@@ -51,22 +113,43 @@ static bool wakes(const struct x86_cpu *c, uint32_t pending)
     return pending & mask;
 }
 
-static void vcpu_sleep(struct vcpu *v)
+static void wait_for_event(struct vcpu *v)
 {
     struct x86_cpu *c = v->cpu;
     atomic_store(&v->asleep, 1);
     uint32_t p = atomic_load(&c->pending);
-    while (!wakes(c, p)) {
+    while (!wakes(c, p) && !(c->s.activity == X86_HALTED && atomic_load(&c->unhalted))) {
         futex_wait(&c->pending, p);
         p = atomic_load(&c->pending);
     }
     atomic_store(&v->asleep, 0);
+    if (c->s.activity == X86_HALTED && atomic_exchange(&c->unhalted, false))
+        c->s.activity = X86_RUNNING;
+}
+
+static void vcpu_sleep(struct vcpu *v)
+{
+    struct kvm_pv *pv = pc_kvm_pv(v->vm->pc);
+    steal_stop(v);
+    kvm_pv_sleep(pv, v->cpu->index);
+    wait_for_event(v);
+    kvm_pv_wake(pv, v->cpu->index);
+    steal_start(v);
+}
+
+/* Like vm_vcpu_may_run(): a VM that is stopped has nothing stolen. */
+static bool may_run(struct vcpu *v)
+{
+    steal_stop(v);
+    bool may = vm_vcpu_may_run(v->vm);
+    steal_start(v);
+    return may;
 }
 
 static void *vcpu_main(void *arg)
 {
     struct vcpu *v = arg;
-    while (vm_vcpu_may_run(v->vm)) {
+    while (may_run(v)) {
         switch (v->engine->run(v->cpu)) {
         case ENGINE_EXIT_KICK:
             break;

@@ -17,6 +17,10 @@ struct vcpu {
     pthread_t thread;
     bool started;
     _Atomic uint32_t asleep; /* the thread waits, or is about to wait, on cpu->pending */
+    struct {                 /* for the guest's steal time; the thread's own */
+        ns_t wall, cpu;      /* host time and the thread's share of it; wall 0: not counting */
+        ns_t stolen;         /* since then, not yet reported; may be negative */
+    } ran;
 };
 
 /* Creates the state and the engine's part; no thread yet. */
@@ -27,5 +31,10 @@ int vcpu_start(struct vcpu *v, struct error *e);
 
 /* (any thread) Sets X86_PEND_* bits and wakes the vCPU if it sleeps. */
 void vcpu_post(struct vcpu *v, uint32_t bits);
+/* (any thread) Ends its HLT, or the next one at once. */
+void vcpu_unhalt(struct vcpu *v);
+
+/* (the vCPU's thread) Tells the guest what time the host took from it, now and then. */
+void vcpu_report_steal(struct vcpu *v);
 
 #endif

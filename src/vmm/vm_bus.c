@@ -70,6 +70,7 @@ static int intr_ack(void *ctx)
     if (vector >= 0 && pc_intr_pending(v->vm->pc, v->cpu->index))
         vcpu_post(v, X86_PEND_INTR);
     pthread_mutex_unlock(&v->vm->lock);
+    vcpu_report_steal(v); /* guests look at it in their timer interrupt */
     return vector;
 }
 
@@ -104,6 +105,34 @@ static bool apic_msr(void *ctx, uint32_t msr, bool write, uint64_t *val)
     return ok;
 }
 
+static bool pv_msr(void *ctx, uint32_t msr, bool write, uint64_t *val)
+{
+    struct vcpu *v = ctx;
+    struct kvm_pv *pv = pc_kvm_pv(v->vm->pc);
+    pthread_mutex_lock(&v->vm->lock);
+    bool ok = write ? kvm_pv_write_msr(pv, v->cpu->index, msr, *val)
+                    : kvm_pv_read_msr(pv, v->cpu->index, msr, val);
+    pthread_mutex_unlock(&v->vm->lock);
+    return ok;
+}
+
+static int64_t hypercall(void *ctx, const struct x86_hypercall *h)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    int64_t r = kvm_pv_hypercall(pc_kvm_pv(v->vm->pc), h);
+    pthread_mutex_unlock(&v->vm->lock);
+    return r;
+}
+
+static void tsc_moved(void *ctx, uint64_t offset)
+{
+    struct vcpu *v = ctx;
+    pthread_mutex_lock(&v->vm->lock);
+    kvm_pv_tsc_moved(pc_kvm_pv(v->vm->pc), v->cpu->index, offset);
+    pthread_mutex_unlock(&v->vm->lock);
+}
+
 static void unwrite_others(void *ctx, uint64_t roff)
 {
     struct vcpu *self = ctx;
@@ -129,6 +158,9 @@ void vm_setup_cpu(struct vm *vm, struct x86_cpu *c)
         .get_tpr = get_tpr,
         .set_tpr = set_tpr,
         .apic_msr = apic_msr,
+        .pv_msr = pv_msr,
+        .hypercall = hypercall,
+        .tsc_moved = tsc_moved,
         .unwrite_others = unwrite_others,
         .ctx = &vm->vcpu[c->index],
     };
@@ -152,11 +184,11 @@ static void host_sipi(void *ctx, unsigned cpu, uint8_t vector)
     vcpu_post(&vm->vcpu[cpu], X86_PEND_SIPI);
 }
 
-/* Asked when the vCPU itself programs its deadline timer, so its thread is the caller. */
-static uint64_t host_tsc_offset(void *ctx, unsigned cpu)
+static void host_unhalt(void *ctx, unsigned cpu)
 {
     struct vm *vm = ctx;
-    return cpu < vm->nvcpu ? vm->vcpu[cpu].cpu->s.tsc_offset : 0;
+    if (cpu < vm->nvcpu)
+        vcpu_unhalt(&vm->vcpu[cpu]);
 }
 
 static void host_map_changed(void *ctx)
@@ -199,7 +231,7 @@ struct pc_host vm_pc_host(struct vm *vm)
     return (struct pc_host){
         .post = host_post,
         .sipi = host_sipi,
-        .tsc_offset = host_tsc_offset,
+        .unhalt = host_unhalt,
         .map_changed = host_map_changed,
         .a20 = host_a20,
         .reset = host_reset,

@@ -8,6 +8,7 @@ import calendar
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -291,11 +292,37 @@ def time_passes(folder, prog):
         g.power_off()
 
 
+def guest_clock(g):
+    return int(re.search(r"now at (\d+)", g.ask("grep -m1 'now at' /proc/timer_list"))[1]) / 1e9
+
+
+def kvm_guest(folder, prog, cmdline, clock):
+    with Guest(prog, folder, with_cmdline(dict(demo(), cpus=2), cmdline)) as g:
+        g.boot()
+        log = g.ask("dmesg")
+        lines = ["Booting paravirtualized kernel on KVM", "setup PV IPIs", "pv remote TLB flush",
+                 "PV spinlocks enabled"]
+        for line in lines + clock * ["kvm-clock: Using msrs 4b564d01 and 4b564d00"]:
+            expect(line in log, f"not in the log: {line!r}\n{log}")
+        sources = "/sys/devices/system/clocksource/clocksource0"
+        expect(("kvm-clock" in g.ask(f"cat {sources}/available_clocksource")) == clock, log)
+        if clock:  # Linux has chosen the TSC, which is as good
+            g.ask(f"echo kvm-clock >{sources}/current_clocksource")
+        start = time.monotonic(), guest_clock(g)
+        time.sleep(5)
+        end = time.monotonic(), guest_clock(g)
+        off = (end[1] - start[1]) - (end[0] - start[0])
+        expect(abs(off) < ANSWER / 60, f"in 5 s the clock was off by {off:.3f} s")
+        g.power_off()
+
+
 ALL = ([case(f"boots to a shell, is idle there, powers off: {n} vCPU{'s' * (n > 1)}", boots, n)
         for n in CPUS] +
        [case(f"reboots by {WAYS[way]}", reboots, way) for way in REBOOTS] +
        [halts, leaves, input_ends, floods, serial_file,
         console, data_stays, everything,
+        case("Linux uses KVM's interface and keeps time", kvm_guest, "", True),
+        case("Linux keeps time without KVM's clock", kvm_guest, "no-kvmclock", False),
         case("clock: utc", clock, "utc", 0),
         case("clock: localtime", clock, "localtime", 19800), time_passes])
 

@@ -25,10 +25,9 @@ static void sipi(void *ctx, unsigned cpu, uint8_t vector)
     FUZZ_REQUIRE(cpu < CPUS);
 }
 
-static uint64_t tsc_offset(void *ctx, unsigned cpu)
+static void unhalt(void *ctx, unsigned cpu)
 {
     FUZZ_REQUIRE(cpu < CPUS);
-    return 0;
 }
 
 static void nothing(void *ctx)
@@ -47,6 +46,35 @@ static void reset(struct fuzz *f)
 {
     fuzz_complete_all(f); /* as the VM does */
     pc_reset(m.pc);
+}
+
+/* KVM's paravirtual interface. */
+static void paravirtual(struct fuzz *f, unsigned cpu, gpa_t addr)
+{
+    struct kvm_pv *pv = pc_kvm_pv(m.pc);
+    struct x86_hypercall h = {.nr = addr & 15, .wide = addr & 16};
+    uint64_t val = fuzz_uint(&f->in, 6);
+    switch (fuzz_u8(&f->in) & 7) {
+    case 0 ... 3:
+        if (kvm_pv_write_msr(pv, cpu, KVM_PV_MSR + (uint32_t)addr % 8, val))
+            FUZZ_REQUIRE(kvm_pv_read_msr(pv, cpu, KVM_PV_MSR + (uint32_t)addr % 8, &val));
+        break;
+    case 4:
+        for (unsigned n = 0; n < ARRAY_LEN(h.arg); n++)
+            h.arg[n] = fuzz_uint(&f->in, 5);
+        FUZZ_REQUIRE(kvm_pv_hypercall(pv, &h) <= CPUS);
+        break;
+    case 5:
+        kvm_pv_tsc_moved(pv, cpu, val);
+        break;
+    case 6:
+        kvm_pv_sleep(pv, cpu);
+        kvm_pv_wake(pv, cpu);
+        break;
+    case 7:
+        kvm_pv_steal(pv, cpu, (ns_t)val);
+        break;
+    }
 }
 
 /* What happens to a vCPU and to the machine's user. */
@@ -77,7 +105,10 @@ static void extra(struct fuzz *f, uint8_t what)
         pc_set_cr8(m.pc, cpu, addr & 15);
         break;
     case 6:
-        pc_power_button(m.pc);
+        if (what & 0x10)
+            paravirtual(f, cpu, addr);
+        else
+            pc_power_button(m.pc);
         break;
     case 7:
         ps2kbd_key(&m.pc->kbc.kbd, addr % 0x300, what & 0x10);
@@ -136,7 +167,7 @@ static void config(struct pc_config *c)
         .timers = &m.f.timers,
         .host = {.post = post,
                  .sipi = sipi,
-                 .tsc_offset = tsc_offset,
+                 .unhalt = unhalt,
                  .map_changed = nothing,
                  .a20 = a20,
                  .reset = reset_request,

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "isa/x86/kvm_pv.h"
 #include "x86_sysrig.h"
 
 #define W(x)  (x) & 0xff, (x) >> 8 & 0xff
@@ -311,7 +312,9 @@ static void cpuid_is_coherent(void **state)
     x86_cpuid(s->c, 0x15, 0, o);
     assert_int_equal((uint64_t)o[2] * o[1] / o[0], 2700000000ull);
     x86_cpuid(s->c, 0x40000000, 0, o);
-    assert_memory_equal(&o[1], "SosiaSosiaSo", 12);
+    assert_memory_equal(&o[1], "KVMKVMKVM\0\0\0", 12);
+    x86_cpuid(s->c, 0x40000001, 0, o);
+    assert_int_equal(o[0], 0); /* no board, no interface */
     x86_cpuid(s->c, 0x40000010, 0, o);
     assert_int_equal(o[0], 2700000);
     x86_cpuid(s->c, 0xd, 0, o);
@@ -324,6 +327,109 @@ static void cpuid_is_coherent(void **state)
     assert_int_equal(o[0], 3);
     assert_int_equal(o[1], 6);
     assert_int_equal(o[3], 5);
+    sr_destroy(s);
+}
+
+/* ---- KVM's paravirtual interface: what the processor does of it ---- */
+
+static struct x86_hypercall called;
+static unsigned ncalls;
+static uint64_t moved_to, pv_msrs[5];
+
+static int64_t on_hypercall(void *ctx, const struct x86_hypercall *h)
+{
+    called = *h;
+    ncalls++;
+    return -1000;
+}
+
+static bool on_pv_msr(void *ctx, uint32_t msr, bool write, uint64_t *v)
+{
+    uint32_t n = msr - KVM_PV_MSR;
+    if (n > 4 || n == 2)
+        return false;
+    *(write ? &pv_msrs[n] : v) = write ? *v : pv_msrs[n];
+    return true;
+}
+
+static void on_tsc_moved(void *ctx, uint64_t offset)
+{
+    moved_to = offset;
+}
+
+static void hypercalls(void **state)
+{
+    static const uint8_t vmcall[] = {0x0f, 0x01, 0xc1}, vmmcall[] = {0x0f, 0x01, 0xd9};
+    static const unsigned bits[] = {16, 32, 64};
+    for (unsigned n = 0; n < ARRAY_LEN(bits); n++) {
+        struct sysrig *s = sr_create(bits[n], 0);
+        sr_run(s, vmcall, 3);
+        assert_int_equal(sr_vector(s), X86_UD); /* no board, no interface */
+        sr_destroy(s);
+        s = sr_create(bits[n], 0);
+        s->c->bus.hypercall = on_hypercall;
+        ncalls = 0;
+        for (unsigned k = 0; k < 4; k++)
+            s->c->s.gpr[(uint8_t[]){X86_RBX, X86_RCX, X86_RDX, X86_RSI}[k]] = ~0ull << (k + 1);
+        s->c->s.gpr[X86_RAX] = 0xffffffff12345678;
+        sr_run(s, n & 1 ? vmmcall : vmcall, 3);
+        assert_int_equal(sr_vector(s), -1);
+        uint64_t mask = bits[n] == 64 ? ~0ull : 0xffffffff;
+        assert_int_equal(called.nr, 0xffffffff12345678 & mask);
+        for (unsigned k = 0; k < 4; k++)
+            assert_int_equal(called.arg[k], ~0ull << (k + 1) & mask);
+        assert_int_equal(called.wide, bits[n] == 64);
+        assert_int_equal(s->c->s.gpr[X86_RAX], -1000ull & mask);
+        RUN(s, 0xf0, 0x0f, 0x01, 0xc1); /* LOCK */
+        assert_int_equal(sr_vector(s), X86_UD);
+        assert_int_equal(ncalls, 1);
+        sr_destroy(s);
+    }
+}
+
+static void hypercalls_of_user_code_fail(void **state)
+{
+    struct sysrig *s = sr_create(64, 3);
+    s->c->bus.hypercall = on_hypercall;
+    ncalls = 0;
+    RUN(s, 0x0f, 0x01, 0xc1, 0x0f, 0x0b); /* vmcall; ud2 */
+    assert_int_equal(sr_vector(s), X86_UD);
+    assert_int_equal(s->c->s.gpr[X86_RAX], -1ull);
+    assert_int_equal(ncalls, 0);
+    sr_destroy(s);
+}
+
+static void pv_msrs_are_the_boards(void **state)
+{
+    struct sysrig *s = sr_create(64, 0);
+    uint64_t v = 0;
+    assert_false(x86_rdmsr(s->c, 0x11, &v));
+    assert_false(x86_wrmsr(s->c, KVM_PV_MSR, 0));
+    s->c->bus.pv_msr = on_pv_msr;
+    s->c->bus.hypercall = on_hypercall;
+    s->c->bus.tsc_moved = on_tsc_moved;
+    uint32_t o[4];
+    x86_cpuid(s->c, 0x40000001, 0, o);
+    assert_int_equal(o[0], 0x1000aeb);
+    assert_true(x86_wrmsr(s->c, 0x11, 0x1000)); /* the old numbers are the same registers */
+    assert_true(x86_wrmsr(s->c, 0x12, 0x2001));
+    assert_true(x86_rdmsr(s->c, KVM_PV_MSR_SYSTEM_TIME, &v));
+    assert_int_equal(v, 0x2001);
+    assert_true(x86_rdmsr(s->c, KVM_PV_MSR_WALL_CLOCK, &v));
+    assert_int_equal(v, 0x1000);
+    assert_false(x86_rdmsr(s->c, KVM_PV_MSR + 2, &v));
+    assert_false(x86_rdmsr(s->c, KVM_PV_MSR + 5, &v));
+    assert_true(x86_wrmsr(s->c, KVM_PV_MSR_STEAL_TIME, 0x3001));
+    assert_true(x86_wrmsr(s->c, KVM_PV_MSR_EOI, 0x4001));
+    s->tsc = 1000;
+    x86_wrmsr(s->c, 0x10, 5000);
+    assert_int_equal(moved_to, 4000);
+    x86_wrmsr(s->c, 0x3b, 77);
+    assert_int_equal(moved_to, 77);
+    x86_reset(s->c, true); /* INIT: nothing is written to this vCPU's memory any more */
+    assert_int_equal(pv_msrs[1] | pv_msrs[3] | pv_msrs[4], 0);
+    assert_int_equal(pv_msrs[0], 0x1000);
+    assert_int_equal(s->c->s.tsc_offset, 77);
     sr_destroy(s);
 }
 
@@ -556,6 +662,9 @@ int main(void)
         cmocka_unit_test(msrs),
         cmocka_unit_test(every_msr_reads_or_faults),
         cmocka_unit_test(cpuid_is_coherent),
+        cmocka_unit_test(hypercalls),
+        cmocka_unit_test(hypercalls_of_user_code_fail),
+        cmocka_unit_test(pv_msrs_are_the_boards),
         cmocka_unit_test(odd_tsc_rate_is_not_enumerated),
         cmocka_unit_test(xsetbv_rules),
         cmocka_unit_test(popf_respects_privilege),

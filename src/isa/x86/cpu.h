@@ -18,6 +18,8 @@
 #include "isa/x86/state.h"
 #include "mem/space.h"
 
+struct x86_hypercall;
+
 /* The machine as seen by one vCPU. All callbacks may be called only from the vCPU's thread; each
  * takes the device lock itself. */
 struct x86_bus {
@@ -31,6 +33,11 @@ struct x86_bus {
     void (*set_tpr)(void *ctx, uint64_t cr8);
     /* APIC_BASE and TSC_DEADLINE MSRs. False: the value is refused (#GP). */
     bool (*apic_msr)(void *ctx, uint32_t msr, bool write, uint64_t *val);
+    /* KVM's paravirtual interface (kvm_pv.h): its MSRs (false: #GP), by their new numbers, and its
+     * hypercalls. Both NULL: there is none. */
+    bool (*pv_msr)(void *ctx, uint32_t msr, bool write, uint64_t *val);
+    int64_t (*hypercall)(void *ctx, const struct x86_hypercall *h);
+    void (*tsc_moved)(void *ctx, uint64_t offset); /* s.tsc_offset is another; may be NULL */
     /* x86_tlb_unwrite() on every other vCPU of the machine; takes no lock. */
     void (*unwrite_others)(void *ctx, uint64_t roff);
     void *ctx;
@@ -144,6 +151,7 @@ struct x86_cpu {
 
     _Atomic uint32_t pending;
     _Atomic uint8_t sipi_vector;
+    _Atomic bool unhalted; /* KVM_PV_HC_KICK_CPU: ends this HLT, or the next */
     uint32_t slow;
     uint64_t db_hit; /* DR6 bits to report as a trap when the instruction is finished */
     bool in_split;   /* between x86_split_begin() and _end() */

@@ -12,11 +12,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "isa/x86/kvm_pv.h"
 #include "isa/x86/priv.h"
 
 #define SIGNATURE    0x606a6u /* family 6, model 6AH, stepping 6 */
 #define LEAF_MAX     0x16u
 #define LEAF_HV      0x40000000u
+#define LEAF_HV_KVM  0x40000001u
 #define LEAF_HV_TIME 0x40000010u
 #define LEAF_EXT     0x80000000u
 #define LEAF_EXT_MAX 0x80000008u
@@ -356,13 +358,16 @@ static void leaf_basic(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uin
     }
 }
 
-static void leaf_hypervisor(const struct x86_model *m, uint32_t leaf, uint32_t o[4])
+/* KVM's leaves, and VMware's for the rates of the clocks. */
+static void leaf_hypervisor(const struct x86_cpu *c, uint32_t leaf, uint32_t o[4])
 {
     if (leaf == LEAF_HV) {
         o[A] = LEAF_HV_TIME;
-        leaf_vendor("SosiaSosiaSo", &o[B], &o[C], &o[D]);
+        leaf_vendor("KVMKVMKVM\0\0", &o[B], &o[C], &o[D]);
+    } else if (leaf == LEAF_HV_KVM) {
+        o[A] = c->bus.hypercall ? KVM_PV_FEATURES : 0;
     } else if (leaf == LEAF_HV_TIME) { /* in kHz */
-        o[A] = (uint32_t)(m->tsc_hz / 1000);
+        o[A] = (uint32_t)(c->model->tsc_hz / 1000);
         o[B] = X86_CRYSTAL_HZ / 1000;
     }
 }
@@ -404,7 +409,7 @@ void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t ou
     else if (leaf >= LEAF_EXT && leaf <= LEAF_EXT_MAX)
         leaf_extended(c->model, leaf, out);
     else if (leaf >> 16 == LEAF_HV >> 16)
-        leaf_hypervisor(c->model, leaf, out);
+        leaf_hypervisor(c, leaf, out);
     if (leaf == LEAF_EXT + 1 && (c->s.misc_enable & X86_MISC_ENABLE_XD_DISABLE))
         out[D] &= ~(1u << 20); /* NX */
 }

@@ -2,6 +2,7 @@
  * msr.c - the model-specific registers, in one table (SDM volume 4). An MSR that is not in it does
  * not exist: #GP.
  */
+#include "isa/x86/kvm_pv.h"
 #include "isa/x86/op_priv.h"
 
 struct msr {
@@ -67,13 +68,21 @@ static bool read_tsc(struct x86_cpu *c, unsigned n, uint64_t *v)
     return true;
 }
 
+static bool write_tsc_adjust(struct x86_cpu *c, unsigned n, uint64_t v)
+{
+    (void)n;
+    c->s.tsc_offset = v;
+    if (c->bus.tsc_moved)
+        c->bus.tsc_moved(c->bus.ctx, v);
+    return true;
+}
+
 /* The machine's TSC starts at 0 with power-up, so the offset is what IA32_TSC_ADJUST must hold: it
  * too moves with every write of the TSC (SDM 18.17.3). */
 static bool write_tsc(struct x86_cpu *c, unsigned n, uint64_t v)
 {
     (void)n;
-    c->s.tsc_offset = v - c->bus.tsc(c->bus.ctx);
-    return true;
+    return write_tsc_adjust(c, n, v - c->bus.tsc(c->bus.ctx));
 }
 
 /* ---- the local APIC ---- */
@@ -104,6 +113,17 @@ static bool read_deadline(struct x86_cpu *c, unsigned n, uint64_t *v)
 static bool write_deadline(struct x86_cpu *c, unsigned n, uint64_t v)
 {
     return write_apic(c, 0x6e0, v);
+}
+
+/* ---- KVM's paravirtual interface ---- */
+
+static bool read_pv(struct x86_cpu *c, unsigned n, uint64_t *v)
+{
+    return c->bus.pv_msr && c->bus.pv_msr(c->bus.ctx, KVM_PV_MSR + n, false, v);
+}
+static bool write_pv(struct x86_cpu *c, unsigned n, uint64_t v)
+{
+    return c->bus.pv_msr && c->bus.pv_msr(c->bus.ctx, KVM_PV_MSR + n, true, &v);
 }
 
 /* ---- memory types ---- */
@@ -253,11 +273,12 @@ static bool write_pred_cmd(struct x86_cpu *c, unsigned n, uint64_t v)
 /* Sorted by number. */
 static const struct msr table[] = {
     {0x10, 1, .read = read_tsc, .write = write_tsc},
+    {KVM_PV_MSR_OLD, 2, .read = read_pv, .write = write_pv},
     {0x17, 1, .value = 0}, /* PLATFORM_ID */
     {0x1b, 1, .read = read_apic_base, .write = write_apic_base},
-    {0x3a, 1, .value = 1},                          /* FEATURE_CONTROL: locked, no VMX */
-    {0x3b, 1, FIELD(tsc_offset)},                   /* TSC_ADJUST */
-    {0x48, 1, FIELD(spec_ctrl), .reserved = ~1ull}, /* IBRS only */
+    {0x3a, 1, .value = 1},                                   /* FEATURE_CONTROL: locked, no VMX */
+    {0x3b, 1, FIELD(tsc_offset), .write = write_tsc_adjust}, /* TSC_ADJUST */
+    {0x48, 1, FIELD(spec_ctrl), .reserved = ~1ull},          /* IBRS only */
     {0x49, 1, .write_only = true, .write = write_pred_cmd},
     {0x8b, 1, .value = 1ull << 32, .write = accept}, /* microcode revision; 0 is written to query */
     {0xce, 1, .read = read_platform_info},
@@ -277,6 +298,7 @@ static const struct msr table[] = {
     {0x277, 1, FIELD(pat), .write = write_pat},
     {0x2ff, 1, FIELD(mtrr_deftype), .write = write_mtrr_deftype},
     {0x6e0, 1, .read = read_deadline, .write = write_deadline},
+    {KVM_PV_MSR, 5, .read = read_pv, .write = write_pv},
     {0xc0000080, 1, FIELD(efer), .write = write_efer},
     {0xc0000081, 1, FIELD(star)},
     {0xc0000082, 1, FIELD(lstar), .canonical = true},

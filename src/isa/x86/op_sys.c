@@ -1,6 +1,7 @@
 /*
  * op_sys.c - the other privileged instructions, and the table of all of them.
  */
+#include "isa/x86/kvm_pv.h"
 #include "isa/x86/op_priv.h"
 
 static void hlt(struct x86_cpu *c, const struct x86_insn *i)
@@ -106,6 +107,23 @@ static void cpuid(struct x86_cpu *c, const struct x86_insn *i)
     x86_w64(c, X86_RDX, r[3]);
 }
 
+/* ---- VMCALL, VMMCALL ---- */
+
+/* Alike, whosever processor has the instruction: a guest may have chosen either. */
+static void hypercall(struct x86_cpu *c, const struct x86_insn *i)
+{
+    bool wide = c->code_size == 64;
+    uint64_t mask = wide ? ~0ull : 0xffffffffull;
+    const struct x86_hypercall h = {
+        .nr = c->s.gpr[X86_RAX] & mask,
+        .arg = {c->s.gpr[X86_RBX] & mask, c->s.gpr[X86_RCX] & mask, c->s.gpr[X86_RDX] & mask,
+                c->s.gpr[X86_RSI] & mask},
+        .wide = wide,
+    };
+    int64_t r = c->cpl ? -KVM_PV_EPERM : c->bus.hypercall(c->bus.ctx, &h);
+    x86_w64(c, X86_RAX, (uint64_t)r & mask);
+}
+
 /* ---- FS and GS bases ---- */
 
 static void swapgs(struct x86_cpu *c, const struct x86_insn *i)
@@ -187,6 +205,9 @@ bool x86_bind_misc_sys(struct x86_dec *d)
         return x86_bind_end(d, wrmsr);
     case ZYDIS_MNEMONIC_CPUID:
         return bind_plain(d, cpuid);
+    case ZYDIS_MNEMONIC_VMCALL:
+    case ZYDIS_MNEMONIC_VMMCALL:
+        return d->c->bus.hypercall && x86_bind_end(d, hypercall);
     case ZYDIS_MNEMONIC_SWAPGS:
         return bind_plain(d, swapgs);
     default:
@@ -194,7 +215,8 @@ bool x86_bind_misc_sys(struct x86_dec *d)
     }
 }
 
-/* Not here, hence undefined: RSM (there is no SMM), MONITOR, MWAIT, VMX, SMX, SGX. */
+/* Not here, hence undefined: RSM (there is no SMM), MONITOR, MWAIT, SMX, SGX, and of VMX and SVM
+ * all but their hypercalls. */
 const struct x86_bind_row x86_rows_sys[] = {
     {ZYDIS_MNEMONIC_LDS, x86_bind_segment, 0},
     {ZYDIS_MNEMONIC_LES, x86_bind_segment, 0},
@@ -248,6 +270,8 @@ const struct x86_bind_row x86_rows_sys[] = {
     {ZYDIS_MNEMONIC_RDMSR, x86_bind_misc_sys, 0},
     {ZYDIS_MNEMONIC_WRMSR, x86_bind_misc_sys, 0},
     {ZYDIS_MNEMONIC_CPUID, x86_bind_misc_sys, 0},
+    {ZYDIS_MNEMONIC_VMCALL, x86_bind_misc_sys, 0},
+    {ZYDIS_MNEMONIC_VMMCALL, x86_bind_misc_sys, 0},
     {ZYDIS_MNEMONIC_SWAPGS, x86_bind_misc_sys, 0},
     {ZYDIS_MNEMONIC_RDFSBASE, x86_bind_misc_sys, 0},
     {ZYDIS_MNEMONIC_RDGSBASE, x86_bind_misc_sys, 0},

@@ -2,6 +2,7 @@
  * reset.c - the processor after power-up, INIT and SIPI (SDM 10.1.1, table 10-1).
  */
 #include "isa/x86/cpuid.h"
+#include "isa/x86/kvm_pv.h"
 #include "isa/x86/priv.h"
 
 #define ATTR_DATA16 (X86_ATTR_P | X86_ATTR_S | X86_TYPE_RW | X86_TYPE_A)
@@ -35,10 +36,22 @@ static void power_on(struct x86_state *s)
     s->fpu.xstate_bv = X86_XCR0_X87 | X86_XCR0_SSE;
 }
 
+/* INIT takes away what belongs to one vCPU of KVM's interface, as KVM does: nothing of the host may
+ * write where the memory is no longer meant for it. At power-up the board does that. */
+static void forget_pv(struct x86_cpu *c)
+{
+    static const uint32_t msr[] = {KVM_PV_MSR_SYSTEM_TIME, KVM_PV_MSR_STEAL_TIME, KVM_PV_MSR_EOI};
+    uint64_t off = 0;
+    for (unsigned n = 0; n < ARRAY_LEN(msr) && c->bus.pv_msr; n++)
+        c->bus.pv_msr(c->bus.ctx, msr[n], true, &off);
+}
+
 void x86_reset(struct x86_cpu *c, bool init)
 {
     struct x86_state *s = &c->s;
-    if (!init)
+    if (init)
+        forget_pv(c);
+    else
         power_on(s);
     memset(s->gpr, 0, sizeof s->gpr);
     s->gpr[X86_RDX] = c->model ? c->model->signature : 0;
@@ -54,6 +67,7 @@ void x86_reset(struct x86_cpu *c, bool init)
     s->sti_shadow = s->movss_shadow = s->nmi_blocked = 0;
     c->slow &= ~(X86_SLOW_SHADOW | X86_SLOW_DB);
     c->db_hit = 0;
+    atomic_store(&c->unhalted, false);
     x86_set_rflags(c, X86_FL_R1);
     x86_update_mode(c);
     x86_tlb_flush_all(c);
