@@ -357,7 +357,7 @@ static void check_tlb(void)
 {
     for (unsigned u = 0; u < X86_NMMU; u++) {
         for (unsigned n = 0; n < X86_TLB_SIZE; n++) {
-            const struct x86_tlbe *t = &m.c->tlb.e[u][n];
+            const struct x86_tlbe *t = &m.c->tlb.e[u][0][n];
             uint64_t wtag = atomic_load(&t->wtag);
             uint64_t tags[3] = {t->rtag, wtag, t->xtag};
             for (unsigned k = 0; k < 3; k++) {

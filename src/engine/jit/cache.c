@@ -306,9 +306,9 @@ static unsigned page_flags(struct x86_cpu *c, gva_t lin)
 {
     unsigned mmu = c->cpl == 3 ? X86_MMU_USER : X86_MMU_KERNEL;
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
-    if (e->xtag != x86_tlb_tag(c, lin, 1))
+    if (e->xtag != x86_tlb_tag(c, lin, 1, mmu))
         return X86_TLBF_LARGE;
-    return c->tlb.flags[mmu][(lin >> 12) & (X86_TLB_SIZE - 1)];
+    return c->tlb.flags[mmu][0][(lin >> 12) & (X86_TLB_SIZE - 1)];
 }
 
 static void note(struct x86_cpu *c, gva_t lin)

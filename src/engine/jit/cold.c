@@ -37,16 +37,22 @@ struct jit_insn *tr_insn(struct tr *t)
     return t->ji;
 }
 
-void tr_slow_if(struct tr *t, unsigned cc)
+struct cold *tr_slow(struct tr *t)
 {
     if (!t->slow) {
         struct jit_insn *ji = tr_insn(t);
         t->slow = ji ? tr_cold(t, COLD_INTERP) : NULL;
-        if (!t->slow)
-            return;
-        t->slow->ji = ji;
+        if (t->slow)
+            t->slow->ji = ji;
     }
-    tr_cold_site(t, t->slow, asm_jcc(&t->b, cc, NULL));
+    return t->slow;
+}
+
+void tr_slow_if(struct tr *t, unsigned cc)
+{
+    struct cold *k = tr_slow(t);
+    if (k)
+        tr_cold_site(t, k, asm_jcc(&t->b, cc, NULL));
 }
 
 void tr_slow_back(struct tr *t)
@@ -77,6 +83,15 @@ static void emit_interp(struct tr *t, const struct cold *k)
     asm_jmp(&t->b, k->back);
 }
 
+static void emit_tlb(struct tr *t, const struct cold *k)
+{
+    call(t, k->thunk);
+    uint8_t *site = asm_jcc(&t->b, CC_NZ, k->slow->at);
+    if (!k->slow->at)
+        tr_cold_site(t, k->slow, site);
+    asm_jmp(&t->b, k->back);
+}
+
 static void emit_raced(struct tr *t, const struct cold *k)
 {
     asm_lea(&t->b, H_RAX, k->host, 8);
@@ -98,12 +113,16 @@ static void emit_goto(struct tr *t, const struct cold *k)
 void tr_cold_emit(struct tr *t)
 {
     for (unsigned n = 0; n < t->ncold && !t->failed && !t->b.full; n++) {
+        t->cold[n].at = t->b.p;
         struct cold k = t->cold[n];
         for (unsigned s = 0; s < k.nsites; s++)
             asm_patch(k.site[s], t->b.p);
         switch (k.kind) {
         case COLD_INTERP:
             emit_interp(t, &k);
+            break;
+        case COLD_TLB:
+            emit_tlb(t, &k);
             break;
         case COLD_RACED:
             emit_raced(t, &k);

@@ -113,8 +113,10 @@ struct jit_thunks {
     const uint8_t *interp;     /* called; EAX: offset of a jit_insn; comes back or dispatches */
     const uint8_t *interp_end; /* jumped to; EAX likewise; dispatches */
     const uint8_t *link_fl, *link_ef; /* jumped to; EAX: offset of a jit_link */
-    const uint8_t *raced;             /* called; RAX: host address, R11D: size of a store */
-    const uint8_t *fpu_load;          /* called */
+    /* Called; RAX: tag, R11: offset of the TLB set; for reading, writing. ZF: R11 is the addend. */
+    const uint8_t *ways[2][X86_NMMU];
+    const uint8_t *raced;    /* called; RAX: host address, R11D: size of a store */
+    const uint8_t *fpu_load; /* called */
 };
 
 /* One instruction while it is translated. */

@@ -7,14 +7,6 @@
 #include "engine/jit/tr.h"
 #include "isa/x86/access.h"
 
-#define TLB_OFF(mmu, field)                                                     \
-    (G_OFF(tlb.e) + (int32_t)((mmu) * sizeof(struct x86_tlbe) * X86_TLB_SIZE) + \
-     (int32_t)offsetof(struct x86_tlbe, field))
-/* Entries have 32 bytes: (lin >> 12) % size * 32 */
-#define TLB_SHIFT 7u
-#define TLB_MASK  ((X86_TLB_SIZE - 1) << 5)
-_Static_assert(sizeof(struct x86_tlbe) == 32, "the index is shifted accordingly");
-
 unsigned tr_get(struct tr *t, unsigned guest, unsigned tmp)
 {
     unsigned h = tr_reg(guest);
@@ -86,13 +78,13 @@ static void entry_offset(struct tr *t, unsigned reg)
     if (t->j->bmi2) { /* RORX R11D, reg, 7 */
         asm_insn(b, (struct opcode){.op = 0xf0, .map = 3, .prefix = 0xf2, .vex = true}, H_R11,
                  OP_REG((uint8_t)reg));
-        asm_u8(b, TLB_SHIFT);
+        asm_u8(b, JIT_TLB_SHIFT);
     } else {
         asm_mov_rr32(b, H_R11, reg);
         asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR */
-        asm_u8(b, TLB_SHIFT);
+        asm_u8(b, JIT_TLB_SHIFT);
     }
-    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), TLB_MASK, 4);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), JIT_TLB_MASK, 4);
 }
 
 /* RAX: address of the last byte. Leaves the entry's addend in R11. */
@@ -101,11 +93,18 @@ static void compare_tag(struct tr *t, unsigned acc)
     struct asm_buf *b = &t->b;
     unsigned mmu = (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH;
     asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), -(int32_t)PAGE_SIZE, 8);
-    asm_alu(b, ALU_OR, H_RAX, OP_GS(G_OFF(pcid)), 8);
-    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, acc & ACC_W ? TLB_OFF(mmu, wtag) : TLB_OFF(mmu, rtag)),
-            8);
-    tr_slow_if(t, CC_NZ);
-    asm_load(b, H_R11, OP_GSR(H_R11, TLB_OFF(mmu, addend)), 8);
+    if (mmu != X86_MMU_KERNEL) /* whose number is 0 */
+        asm_alu(b, ALU_OR, H_RAX, OP_GS(G_OFF(tlb.asid) + 8 * (int32_t)mmu), 8);
+    asm_alu(b, ALU_CMP, H_RAX,
+            OP_GSR(H_R11, acc & ACC_W ? JIT_TLB_OFF(mmu, 0, wtag) : JIT_TLB_OFF(mmu, 0, rtag)), 8);
+    struct cold *slow = tr_slow(t), *k = slow ? tr_cold(t, COLD_TLB) : NULL;
+    if (!k)
+        return;
+    tr_cold_site(t, k, asm_jcc(b, CC_NZ, NULL));
+    k->slow = slow;
+    k->thunk = t->j->thunk.ways[!!(acc & ACC_W)][mmu];
+    asm_load(b, H_R11, OP_GSR(H_R11, JIT_TLB_OFF(mmu, 0, addend)), 8);
+    k->back = b->p;
 }
 
 /* An operand that must be aligned, or (LOCK) must not cross a cache line. */

@@ -14,6 +14,15 @@
 #define G_OFF(field) ((int32_t)offsetof(struct x86_cpu, field))
 #define G_GPR(r)     (G_OFF(s.gpr) + 8 * (int32_t)(r))
 
+/* A TLB entry's field, relative to the set's offset: page number % sets * size of an entry. */
+#define JIT_TLB_OFF(mmu, way, field)                                                    \
+    (G_OFF(tlb.e) +                                                                     \
+     (int32_t)(((mmu)*X86_TLB_WAYS + (way)) * sizeof(struct x86_tlbe) * X86_TLB_SIZE) + \
+     (int32_t)offsetof(struct x86_tlbe, field))
+#define JIT_TLB_SHIFT 7
+#define JIT_TLB_MASK  ((int32_t)(X86_TLB_SIZE - 1) << 5)
+_Static_assert(sizeof(struct x86_tlbe) == 32, "the page number is shifted accordingly");
+
 /* Host register of each guest register; H_NONE: in memory. */
 static const uint8_t jit_host_reg[16] = {
     [X86_RAX] = H_R10, [X86_RCX] = H_RCX, [X86_RDX] = H_RDX, [X86_RBX] = H_RBX,

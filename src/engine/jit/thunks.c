@@ -201,6 +201,66 @@ static void link_fl(struct maker *m)
     go_on(m);
 }
 
+/* ---- the TLB's other ways, and a refill ---- */
+
+/* Those guest registers that a C function may change. */
+static void move_volatile(struct asm_buf *b, bool store)
+{
+    static const uint8_t guest[] = {X86_RAX, X86_RCX, X86_RDX, X86_RSI, X86_RDI, 8, 9};
+    for (unsigned n = 0; n < ARRAY_LEN(guest); n++) {
+        if (store)
+            asm_store(b, OP_GS(G_GPR(guest[n])), jit_host_reg[guest[n]], 8);
+        else
+            asm_load(b, jit_host_reg[guest[n]], OP_GS(G_GPR(guest[n])), 8);
+    }
+}
+
+/* Flags must be in cpu->fl. x86_tlb_refill() leaves vector registers alone. */
+static void refill(struct maker *m, bool write, unsigned mmu)
+{
+    struct asm_buf *b = &m->b;
+    move_volatile(b, true);
+    asm_store(b, OP_GS(G_OFF(jit_set)), H_R11, 8);
+    asm_mov_rr(b, H_RSI, H_RAX);
+    /* Does the last byte lie in the page that the set was chosen for? */
+    asm_mov_rr32(b, H_RCX, H_RAX);
+    asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_RCX)); /* SHR */
+    asm_u8(b, JIT_TLB_SHIFT);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RCX), JIT_TLB_MASK, 4);
+    asm_alu(b, ALU_CMP, H_RCX, OP_REG(H_R11), 4);
+    uint8_t *crossing = asm_jcc(b, CC_NZ, NULL);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RSI), -(int32_t)PAGE_SIZE, 8);
+    load_self(b, H_RDI);
+    asm_mov_imm(b, H_RDX, write);
+    asm_mov_imm(b, H_RCX, mmu);
+    asm_alu_imm(b, ALU_SUB, OP_REG(H_RSP), 8, 8);
+    call_c(b, (uintptr_t)x86_tlb_refill);
+    asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8);
+    asm_load(b, H_R11, OP_GS(G_OFF(jit_set)), 8);
+    asm_load(b, H_R11, OP_GSR(H_R11, JIT_TLB_OFF(mmu, 0, addend)), 8);
+    asm_alu_imm(b, ALU_CMP, OP_REG(H_RAX), 1, 1);
+    asm_patch(crossing, b->p);
+    move_volatile(b, false);
+    asm_u8(b, 0xc3);
+}
+
+static void ways(struct maker *m, bool write, unsigned mmu)
+{
+    struct asm_buf *b = &m->b;
+    uint8_t *hit[X86_TLB_WAYS];
+    for (unsigned w = 1; w < X86_TLB_WAYS; w++) {
+        int32_t tag = write ? JIT_TLB_OFF(mmu, w, wtag) : JIT_TLB_OFF(mmu, w, rtag);
+        asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, tag), 8);
+        hit[w] = asm_jcc(b, CC_Z, NULL);
+    }
+    refill(m, write, mmu);
+    for (unsigned w = 1; w < X86_TLB_WAYS; w++) {
+        asm_patch(hit[w], b->p);
+        asm_load(b, H_R11, OP_GSR(H_R11, JIT_TLB_OFF(mmu, w, addend)), 8);
+        asm_u8(b, 0xc3);
+    }
+}
+
 /* A store whose translation another vCPU may have withdrawn meanwhile. */
 static void raced(struct maker *m)
 {
@@ -250,6 +310,11 @@ bool jit_thunks_make(struct x86_cpu *c)
     link_ef(&m);
     t->link_fl = jit_rx(j, m.b.p); /* link_ef falls through */
     link_fl(&m);
+    for (unsigned mmu = X86_MMU_KERNEL; mmu <= X86_MMU_USER; mmu++)
+        for (unsigned write = 0; write < 2; write++) {
+            t->ways[write][mmu] = at(&m);
+            ways(&m, write, mmu);
+        }
     t->raced = at(&m);
     raced(&m);
     t->fpu_load = at(&m);

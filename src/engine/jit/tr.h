@@ -12,6 +12,7 @@
 
 enum cold_kind {
     COLD_INTERP, /* execute the instruction by its semantic function, come back behind it */
+    COLD_TLB,    /* look into the TLB's other ways, refill it, come back */
     COLD_RACED,  /* report a store, come back */
     COLD_GOTO,   /* set RIP and dispatch */
     COLD_BRANCH, /* the taken side of a conditional branch */
@@ -27,11 +28,14 @@ struct cold {
     bool ef, fl;         /* where the flags are here (COLD_BRANCH), or must be on return */
     struct opnd host;    /* COLD_RACED */
     struct jit_insn *ji; /* COLD_INTERP */
-    uint64_t rip, from;  /* COLD_GOTO, COLD_BRANCH */
+    struct cold *slow;   /* COLD_TLB: where to go if that fails */
+    const uint8_t *thunk;
+    const uint8_t *at;  /* where it was written */
+    uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH */
     uint8_t *back;
 };
 
-#define COLD_MAX (3u * JIT_TB_INSNS)
+#define COLD_MAX (5u * JIT_TB_INSNS)
 
 struct tr {
     struct jit *j;
@@ -81,7 +85,9 @@ static inline void tr_clobber_ef(struct tr *t)
 /* ---- cold pieces (cold.c) ---- */
 struct cold *tr_cold(struct tr *t, enum cold_kind kind);
 void tr_cold_site(struct tr *t, struct cold *k, uint8_t *site);
-/* A jump to the instruction's COLD_INTERP; flags must be in cpu->fl. */
+/* The instruction's COLD_INTERP; NULL: failed. */
+struct cold *tr_slow(struct tr *t);
+/* A jump to it; flags must be in cpu->fl. */
 void tr_slow_if(struct tr *t, unsigned cc);
 /* Behind the instruction: where its COLD_INTERP comes back to. */
 void tr_slow_back(struct tr *t);

@@ -217,9 +217,9 @@ uint64_t x86_ld_slow(struct x86_cpu *c, gva_t lin, unsigned size, enum x86_mmu m
 static bool store_tracked(struct x86_cpu *c, gva_t lin, uint64_t val, unsigned size, unsigned mmu)
 {
     struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
-    unsigned slot = (unsigned)(e - c->tlb.e[mmu]);
-    uint64_t tag = x86_tlb_tag(c, lin, size);
-    if (e->rtag != tag || !(c->tlb.flags[mmu][slot] & X86_TLBF_WOK))
+    unsigned slot = (unsigned)(e - c->tlb.e[mmu][0]);
+    uint64_t tag = x86_tlb_tag(c, lin, size, mmu);
+    if (e->rtag != tag || !(c->tlb.flags[mmu][0][slot] & X86_TLBF_WOK))
         return false;
     uint8_t *host = (uint8_t *)(e->addend + lin);
     host_store(host, val, size);
@@ -326,7 +326,7 @@ void x86_probe(struct x86_cpu *c, gva_t lin, unsigned len, enum x86_access acc, 
 const void *x86_span_read(struct x86_cpu *c, gva_t lin, unsigned *len)
 {
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, c->mmu);
-    if (e->rtag != x86_tlb_tag(c, lin, 1))
+    if (e->rtag != x86_tlb_tag(c, lin, 1, c->mmu))
         return NULL;
     *len = (unsigned)(PAGE_SIZE - lin % PAGE_SIZE);
     return (const void *)(e->addend + lin);
@@ -335,7 +335,7 @@ const void *x86_span_read(struct x86_cpu *c, gva_t lin, unsigned *len)
 void *x86_span_write(struct x86_cpu *c, gva_t lin, unsigned *len)
 {
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, c->mmu);
-    if (atomic_load_explicit(&e->wtag, memory_order_relaxed) != x86_tlb_tag(c, lin, 1))
+    if (atomic_load_explicit(&e->wtag, memory_order_relaxed) != x86_tlb_tag(c, lin, 1, c->mmu))
         return NULL;
     *len = (unsigned)(PAGE_SIZE - lin % PAGE_SIZE);
     return (void *)(e->addend + lin);

@@ -44,21 +44,21 @@ void *x86_span_write(struct x86_cpu *c, gva_t lin, unsigned *len);
 
 X86_HOT struct x86_tlbe *x86_tlb_entry(struct x86_cpu *c, gva_t lin, unsigned mmu)
 {
-    return &c->tlb.e[mmu][(lin >> 12) & (X86_TLB_SIZE - 1)];
+    return &c->tlb.e[mmu][0][(lin >> 12) & (X86_TLB_SIZE - 1)];
 }
 
 /* The tag that an access of `size` bytes must find. Taken from the last byte: an access that
  * crosses a page finds the entry of its first page and another tag, and goes the slow way. */
-X86_HOT uint64_t x86_tlb_tag(const struct x86_cpu *c, gva_t lin, unsigned size)
+X86_HOT uint64_t x86_tlb_tag(const struct x86_cpu *c, gva_t lin, unsigned size, unsigned mmu)
 {
-    return ((lin + size - 1) & X86_PAGE_MASK) | c->pcid;
+    return ((lin + size - 1) & X86_PAGE_MASK) | c->tlb.asid[mmu];
 }
 
 #define X86_ACCESS(bits)                                                                     \
     X86_HOT uint##bits##_t x86_ldm##bits(struct x86_cpu *c, gva_t lin, unsigned mmu)         \
     {                                                                                        \
         const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);                               \
-        if (UNLIKELY(e->rtag != x86_tlb_tag(c, lin, (bits) / 8)))                            \
+        if (UNLIKELY(e->rtag != x86_tlb_tag(c, lin, (bits) / 8, mmu)))                       \
             return (uint##bits##_t)x86_ld_slow(c, lin, (bits) / 8, mmu);                     \
         uint##bits##_t v;                                                                    \
         memcpy(&v, (const void *)(e->addend + lin), sizeof v);                               \
@@ -67,7 +67,7 @@ X86_HOT uint64_t x86_tlb_tag(const struct x86_cpu *c, gva_t lin, unsigned size)
     X86_HOT void x86_stm##bits(struct x86_cpu *c, gva_t lin, uint##bits##_t v, unsigned mmu) \
     {                                                                                        \
         struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);                                     \
-        uint64_t tag = x86_tlb_tag(c, lin, (bits) / 8);                                      \
+        uint64_t tag = x86_tlb_tag(c, lin, (bits) / 8, mmu);                                 \
         if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) != tag)) {         \
             x86_st_slow(c, lin, v, (bits) / 8, mmu);                                         \
             return;                                                                          \
@@ -106,7 +106,7 @@ static inline bool x86_crosses_line(gva_t lin, unsigned size)
 X86_HOT void *x86_rmw_ptr(struct x86_cpu *c, gva_t lin, unsigned size)
 {
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, c->mmu);
-    uint64_t tag = x86_tlb_tag(c, lin, size);
+    uint64_t tag = x86_tlb_tag(c, lin, size, c->mmu);
     if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) != tag || e->rtag != tag ||
                  x86_crosses_line(lin, size)))
         return x86_rmw_slow(c, lin, size);
@@ -116,7 +116,8 @@ X86_HOT void x86_rmw_done(struct x86_cpu *c, gva_t lin, const void *host, unsign
 {
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, c->mmu);
     atomic_signal_fence(memory_order_seq_cst);
-    if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) != x86_tlb_tag(c, lin, size)))
+    if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) !=
+                 x86_tlb_tag(c, lin, size, c->mmu)))
         x86_st_raced(c, host, size);
 }
 

@@ -99,7 +99,7 @@ static inline bool fetch_roff(struct x86_cpu *c, gva_t lin, uint64_t *roff, gpa_
 {
     enum x86_mmu mmu = fetch_mmu(c);
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
-    if (LIKELY(e->xtag == x86_tlb_tag(c, lin, 1))) {
+    if (LIKELY(e->xtag == x86_tlb_tag(c, lin, 1, mmu))) {
         *roff = (uint64_t)((const uint8_t *)(e->addend + lin) - c->ram->host);
         return true;
     }

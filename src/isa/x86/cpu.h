@@ -55,6 +55,8 @@ enum x86_mmu {
     X86_NMMU,
 };
 
+#define X86_EXEC_FILTER 32768u
+
 #define X86_TLB_BITS 10
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
 /* The tag of an unused slot. An access that looks there asks for a page whose number ends in
@@ -64,22 +66,37 @@ enum x86_mmu {
 #define X86_TLB_NONE(slot)   (0x8000000000000000ull | (uint64_t)((slot) ^ (X86_TLB_SIZE / 2)) << 12)
 #define X86_TLB_IS_NONE(tag) ((tag) >> 48 == 0x8000)
 
-/* tag = linear page address | PCID; host address of a byte = addend + linear address. */
+/* tag = linear page address | address space; host address of a byte = addend + linear address. */
 struct x86_tlbe {
     uint64_t rtag;
     _Atomic uint64_t wtag; /* other vCPUs may make it X86_TLB_NONE at any time (x86_tlb_unwrite) */
     uint64_t xtag;
     uintptr_t addend;
 };
-#define X86_EXEC_FILTER 32768u
 #define X86_TLBF_GLOBAL 1u
 #define X86_TLBF_LARGE  2u
 #define X86_TLBF_WOK    4u /* a write is permitted and the dirty bit is set, whatever wtag says */
 
+/* Each set of entries has a few ways. The first holds the newest entry, and is the only one that
+ * most accesses look at; what it displaces goes to the next. */
+#define X86_TLB_WAYS 4u
+
+/* Address spaces are numbered anew whenever their translations are to be forgotten, so that this
+ * takes no time. Kernel accesses (X86_MMU_KERNEL) have number 0 throughout: nearly all their pages
+ * are global; those that are not are remembered, and dropped when the address space changes. */
+#define X86_ASIDS      4096u
+#define X86_NONGLOBALS 64u
+
 struct x86_tlb {
-    struct x86_tlbe e[X86_NMMU][X86_TLB_SIZE];
-    uint8_t flags[X86_NMMU][X86_TLB_SIZE]; /* X86_TLBF_* */
-    bool has_large;
+    struct x86_tlbe e[X86_NMMU][X86_TLB_WAYS][X86_TLB_SIZE];
+    uint8_t flags[X86_NMMU][X86_TLB_WAYS][X86_TLB_SIZE]; /* X86_TLBF_* */
+    uint64_t asid[X86_NMMU]; /* present number for each kind of access */
+    uint64_t asid_next, asid_base, asid_floor;
+    uint64_t asid_pcid[4096]; /* valid if above asid_floor; the number is what exceeds asid_base */
+    uint16_t nonglobal[X86_NONGLOBALS]; /* kernel sets that may hold entries of pages not global */
+    unsigned nnonglobal;                /* more than there is room for: any set */
+    /* Which 2 MiB, and which GiB, are mapped by pages of that size; hashed, one bit each. */
+    uint64_t large[X86_EXEC_FILTER / 64], huge[X86_EXEC_FILTER / 64];
     uint64_t epoch; /* grows whenever a translation may have changed */
 
     /* Generations of the mappings that code is executed through, for x86_exec_gen(): of global
@@ -155,6 +172,7 @@ struct x86_cpu {
     uint32_t slow;
     uint64_t db_hit; /* DR6 bits to report as a trap when the instruction is finished */
     bool in_split;   /* between x86_split_begin() and _end() */
+    bool no_device;  /* page tables that are not in RAM read as absent: x86_tlb_refill() */
     bool watch_data; /* DR7 enables a data breakpoint: pages it touches are never cached */
 
     sigjmp_buf *env; /* the engine's landing place for x86_raise() */
@@ -183,7 +201,7 @@ struct x86_cpu {
     struct jit *jit;
     struct x86_cpu *self;
     uint64_t jit_key, jit_key_global; /* of the jump cache, to be combined with RIP */
-    uint64_t jit_tmp;
+    uint64_t jit_tmp, jit_set;
     uint32_t jit_scratch;
     uint8_t jit_stop;              /* see struct jit, exact */
     uint8_t jit_fpu_live;          /* the guest's SSE and AVX registers are in the host's */
@@ -228,6 +246,11 @@ static inline uint64_t x86_rflags(const struct x86_cpu *c)
 void x86_set_rflags(struct x86_cpu *c, uint64_t f);
 
 /* ---- mmu.c ---- */
+/* The PCID (0 without CR4.PCIDE) has become that of CR3. */
+void x86_tlb_set_pcid(struct x86_cpu *c, uint64_t pcid);
+/* Fills the TLB for an access within one page if that takes no fault and no device: nothing but the
+ * page tables' accessed and dirty bits changes. Uses no vector registers. False: it cannot. */
+bool x86_tlb_refill(struct x86_cpu *c, gva_t addr, bool write, unsigned mmu);
 void x86_tlb_flush_all(struct x86_cpu *c);
 void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid); /* all but global */
 void x86_tlb_flush_nonglobal(struct x86_cpu *c);

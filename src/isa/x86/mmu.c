@@ -28,7 +28,7 @@
 
 struct walk {
     gpa_t page; /* address of the 4 KiB page within the leaf */
-    bool w, u, nx, global, large, dirty;
+    bool w, u, nx, global, large, huge, dirty;
 };
 
 enum walk_result { WALK_OK, WALK_ABSENT, WALK_RESERVED };
@@ -47,6 +47,8 @@ static void *host_of(struct x86_cpu *c, gpa_t addr)
     bool writable;
     if (ram_direct(c->ram, addr, &roff))
         return c->ram->host + roff;
+    if (c->no_device)
+        return NULL;
     if (!space_page(c->mem, addr, &roff, &writable) || !writable)
         return NULL;
     return c->ram->host + roff + addr % PAGE_SIZE;
@@ -56,7 +58,9 @@ static void slot_read(struct x86_cpu *c, struct slot *s, gpa_t addr, unsigned si
 {
     addr &= atomic_load_explicit(&c->a20_mask, memory_order_relaxed);
     *s = (struct slot){.addr = addr, .size = size, .host = host_of(c, addr)};
-    if (!s->host)
+    if (!s->host && c->no_device)
+        s->val = 0;
+    else if (!s->host)
         s->val = c->bus.mem_read(c->bus.ctx, addr, size);
     else if (size == 4)
         s->val = __atomic_load_n((uint32_t *)s->host, __ATOMIC_RELAXED);
@@ -145,6 +149,7 @@ static enum walk_result walk64(struct x86_cpu *c, gva_t lin, gpa_t table, int le
         }
         uint64_t within = (1ull << shift) - 1;
         w->large = level > 1;
+        w->huge = level > 2;
         w->global = e->val & PTE_G;
         w->dirty = e->val & PTE_D;
         w->page = (e->val & PTE_ADDR & ~within) | (lin & within & X86_PAGE_MASK);
@@ -256,9 +261,81 @@ static bool watched_page(const struct x86_cpu *c, gva_t lin)
     return false;
 }
 
+static unsigned filter_bit(uint64_t number)
+{
+    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 32) % X86_EXEC_FILTER;
+}
+
+static bool filter_has(const uint64_t *filter, uint64_t number)
+{
+    unsigned n = filter_bit(number);
+    return filter[n / 64] >> (n % 64) & 1;
+}
+
+static void filter_add(uint64_t *filter, uint64_t number)
+{
+    unsigned n = filter_bit(number);
+    filter[n / 64] |= 1ull << (n % 64);
+}
+
 static unsigned slot_of(const struct x86_cpu *c, const struct x86_tlbe *e)
 {
-    return (unsigned)(e - c->tlb.e[0]) & (X86_TLB_SIZE - 1);
+    return (unsigned)(e - c->tlb.e[0][0]) & (X86_TLB_SIZE - 1);
+}
+
+static void clear(struct x86_tlbe *e, uint8_t *flags, unsigned slot)
+{
+    e->rtag = e->xtag = X86_TLB_NONE(slot);
+    atomic_store_explicit(&e->wtag, X86_TLB_NONE(slot), memory_order_relaxed);
+    *flags = 0;
+}
+
+/* A copy starts without the right to write: a vCPU that withdraws it now may have passed `to`, and
+ * not yet come to `from` (or the other way round). x86_tlb_rewrite() looks again. */
+static void move_way(struct x86_cpu *c, unsigned mmu, unsigned slot, unsigned to, unsigned from)
+{
+    struct x86_tlbe *d = &c->tlb.e[mmu][to][slot];
+    const struct x86_tlbe *s = &c->tlb.e[mmu][from][slot];
+    uint64_t w = atomic_load_explicit(&s->wtag, memory_order_relaxed);
+    atomic_store_explicit(&d->wtag, X86_TLB_NONE(slot), memory_order_relaxed);
+    __atomic_store_n(&d->addend, s->addend, __ATOMIC_RELAXED);
+    d->rtag = s->rtag;
+    d->xtag = s->xtag;
+    c->tlb.flags[mmu][to][slot] = c->tlb.flags[mmu][from][slot];
+    if (!X86_TLB_IS_NONE(w))
+        x86_tlb_rewrite(c, d, w,
+                        (uint64_t)(d->addend + (w & X86_PAGE_MASK) - (uintptr_t)c->ram->host));
+}
+
+/* Makes the first way of the set free for a page. */
+static void make_room(struct x86_cpu *c, unsigned mmu, unsigned slot, uint64_t tag)
+{
+    unsigned way = 0;
+    while (way < X86_TLB_WAYS - 1) {
+        const struct x86_tlbe *e = &c->tlb.e[mmu][way][slot];
+        bool unused = X86_TLB_IS_NONE(e->rtag) && X86_TLB_IS_NONE(e->xtag);
+        if (unused || e->rtag == tag || e->xtag == tag)
+            break;
+        way++;
+    }
+    for (; way > 0; way--)
+        move_way(c, mmu, slot, way, way - 1);
+}
+
+static void note_page(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct walk *w)
+{
+    struct x86_tlb *t = &c->tlb;
+    if (w->huge)
+        filter_add(t->huge, lin >> 30);
+    else if (w->large) /* 4 MiB with 32-bit paging */
+        for (unsigned n = 0; n < 2; n++)
+            filter_add(t->large, (lin >> 21) ^ n);
+    if (mmu != X86_MMU_KERNEL || w->global)
+        return;
+    if (t->nnonglobal < X86_NONGLOBALS)
+        t->nonglobal[t->nnonglobal] = (uint16_t)((lin >> 12) & (X86_TLB_SIZE - 1));
+    if (t->nnonglobal <= X86_NONGLOBALS)
+        t->nnonglobal++;
 }
 
 static void insert(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct walk *w,
@@ -266,15 +343,17 @@ static void insert(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct 
 {
     struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
     unsigned slot = slot_of(c, e);
-    uint64_t page = lin & X86_PAGE_MASK, tag = page | c->pcid;
+    uint64_t page = lin & X86_PAGE_MASK, tag = page | c->tlb.asid[mmu];
     bool wok = x->writable && w->dirty && may_write(c, w, mmu);
+    make_room(c, mmu, slot, tag);
     atomic_store_explicit(&e->wtag, X86_TLB_NONE(slot), memory_order_relaxed);
     __atomic_store_n(&e->addend, (uintptr_t)(c->ram->host + x->roff) - page, __ATOMIC_RELAXED);
     e->rtag = may_read(c, w, mmu) ? tag : X86_TLB_NONE(slot);
     e->xtag = may_fetch(c, w, mmu) ? tag : X86_TLB_NONE(slot);
-    c->tlb.flags[mmu][slot] = (uint8_t)((w->global ? X86_TLBF_GLOBAL : 0) |
-                                        (w->large ? X86_TLBF_LARGE : 0) | (wok ? X86_TLBF_WOK : 0));
-    c->tlb.has_large |= w->large;
+    c->tlb.flags[mmu][0][slot] =
+        (uint8_t)((w->global ? X86_TLBF_GLOBAL : 0) | (w->large ? X86_TLBF_LARGE : 0) |
+                  (wok ? X86_TLBF_WOK : 0));
+    note_page(c, lin, mmu, w);
     if (wok)
         x86_tlb_rewrite(c, e, tag, x->roff);
 }
@@ -313,6 +392,42 @@ void x86_tlb_fill(struct x86_cpu *c, gva_t lin, enum x86_access acc, enum x86_mm
             insert(c, lin, m, &w, x);
     else if (mmu != X86_MMU_ALIGN)
         insert(c, lin, mmu, &w, x);
+}
+
+/* Can the table be read without leaving RAM? */
+static bool tables_in_ram(const struct slot *s, int n)
+{
+    for (int k = 0; k < n; k++)
+        if (!s[k].host)
+            return false;
+    return true;
+}
+
+bool x86_tlb_refill(struct x86_cpu *c, gva_t addr, bool write, unsigned mmu)
+{
+    struct walk w;
+    struct slot s[4];
+    struct x86_xlat x = {.ram = true, .writable = true};
+    enum x86_access acc = write ? X86_WRITE : X86_READ;
+    int n;
+    if (!(c->s.cr0 & X86_CR0_PG) || mmu == X86_MMU_ALIGN || c->watch_data ||
+        (c->long_active && !x86_canonical(addr)))
+        return false;
+    c->no_device = true;
+    enum walk_result r = walk(c, addr, &w, s, &n);
+    c->no_device = false;
+    if (r != WALK_OK || !tables_in_ram(s, n) || !permitted(c, &w, acc, mmu))
+        return false;
+    for (int k = 0; k < n; k++)
+        if (!slot_set(&s[k], PTE_A | (k == n - 1 && write ? PTE_D : 0)))
+            return false;
+    w.dirty |= write;
+    w.global &= !!(c->s.cr4 & X86_CR4_PGE);
+    w.page &= atomic_load_explicit(&c->a20_mask, memory_order_relaxed);
+    if (!ram_direct(c->ram, w.page, &x.roff))
+        return false;
+    insert(c, addr, mmu, &w, &x);
+    return !write || !ram_has_code(c->ram, x.roff);
 }
 
 gpa_t x86_translate(struct x86_cpu *c, gva_t addr, enum x86_access acc, enum x86_mmu mmu)
@@ -354,21 +469,12 @@ void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3)
 
 /* ---- generations of executable mappings ---- */
 
-static unsigned filter_bit(uint64_t number)
-{
-    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 32) % X86_EXEC_FILTER;
-}
-
-static bool filter_has(const uint64_t *filter, uint64_t number)
-{
-    unsigned n = filter_bit(number);
-    return filter[n / 64] >> (n % 64) & 1;
-}
-
 void x86_exec_note(struct x86_cpu *c, gva_t addr, bool large)
 {
-    unsigned n = filter_bit(addr >> (large ? 30 : 12));
-    (large ? c->tlb.exec_large : c->tlb.exec_pages)[n / 64] |= 1ull << (n % 64);
+    if (large)
+        filter_add(c->tlb.exec_large, addr >> 30);
+    else
+        filter_add(c->tlb.exec_pages, addr >> 12);
 }
 
 uint64_t x86_exec_gen(struct x86_cpu *c, bool global)
@@ -400,103 +506,173 @@ static void exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
     c->tlb.exec_global = ++c->tlb.exec_next;
 }
 
-/* ---- flushing ---- */
+/* ---- address spaces ---- */
 
-static void drop(struct x86_cpu *c, unsigned mmu, unsigned n)
+static void drop(struct x86_cpu *c, unsigned mmu, unsigned way, unsigned slot)
 {
-    struct x86_tlbe *e = &c->tlb.e[mmu][n];
-    c->tlb.epoch++;
-    e->rtag = e->xtag = X86_TLB_NONE(n);
-    atomic_store_explicit(&e->wtag, X86_TLB_NONE(n), memory_order_relaxed);
-    c->tlb.flags[mmu][n] = 0;
+    clear(&c->tlb.e[mmu][way][slot], &c->tlb.flags[mmu][way][slot], slot);
 }
+
+static void drop_mmu(struct x86_cpu *c, unsigned mmu)
+{
+    for (unsigned w = 0; w < X86_TLB_WAYS; w++)
+        for (unsigned n = 0; n < X86_TLB_SIZE; n++)
+            drop(c, mmu, w, n);
+}
+
+/* The kernel's accesses forget what belongs to the present address space alone. */
+static void drop_nonglobal(struct x86_cpu *c)
+{
+    struct x86_tlb *t = &c->tlb;
+    bool listed = t->nnonglobal <= X86_NONGLOBALS;
+    unsigned count = listed ? t->nnonglobal : X86_TLB_SIZE;
+    for (unsigned k = 0; k < count; k++)
+        for (unsigned w = 0; w < X86_TLB_WAYS; w++) {
+            unsigned n = listed ? t->nonglobal[k] : k;
+            if (!(t->flags[X86_MMU_KERNEL][w][n] & X86_TLBF_GLOBAL))
+                drop(c, X86_MMU_KERNEL, w, n);
+        }
+    t->nnonglobal = 0;
+}
+
+/* The number of the address space with this PCID; a new one if it has none. */
+static uint64_t asid_of(struct x86_cpu *c, uint64_t pcid)
+{
+    struct x86_tlb *t = &c->tlb;
+    uint64_t *serial = &t->asid_pcid[pcid];
+    if (*serial > t->asid_floor)
+        return *serial - t->asid_base;
+    if (t->asid_next - t->asid_base >= X86_ASIDS - 1) { /* none left: forget them all */
+        for (unsigned m = X86_MMU_KERNEL_AC; m <= X86_MMU_USER; m++)
+            drop_mmu(c, m);
+        t->asid_base = t->asid_floor = t->asid_next;
+    }
+    *serial = ++t->asid_next;
+    return *serial - t->asid_base;
+}
+
+static void use_asid(struct x86_cpu *c)
+{
+    uint64_t asid = asid_of(c, c->pcid);
+    c->tlb.asid[X86_MMU_KERNEL_AC] = c->tlb.asid[X86_MMU_USER] = asid;
+    c->tlb.asid[X86_MMU_ALIGN] = asid;
+}
+
+void x86_tlb_set_pcid(struct x86_cpu *c, uint64_t pcid)
+{
+    c->tlb.epoch++;
+    c->pcid = pcid;
+    drop_nonglobal(c);
+    use_asid(c);
+}
+
+/* ---- flushing ---- */
 
 void x86_tlb_flush_all(struct x86_cpu *c)
 {
+    struct x86_tlb *t = &c->tlb;
     for (unsigned m = 0; m <= X86_MMU_USER; m++)
-        for (unsigned n = 0; n < X86_TLB_SIZE; n++)
-            drop(c, m, n);
-    for (unsigned n = 0; n < X86_TLB_SIZE; n++)
-        if (c->tlb.e[X86_MMU_ALIGN][n].rtag != X86_TLB_NONE(n))
-            drop(c, X86_MMU_ALIGN, n); /* only the first time */
-    c->tlb.has_large = false;
+        drop_mmu(c, m);
+    if (!X86_TLB_IS_NONE(t->e[X86_MMU_ALIGN][0][1].rtag))
+        drop_mmu(c, X86_MMU_ALIGN); /* only the first time */
+    memset(t->large, 0, sizeof t->large);
+    memset(t->huge, 0, sizeof t->huge);
+    t->nnonglobal = 0;
+    t->asid_base = t->asid_floor = t->asid_next;
+    use_asid(c);
     exec_flush_nonglobal(c);
-    c->tlb.exec_global = ++c->tlb.exec_next;
+    t->exec_global = ++t->exec_next;
 }
 
 void x86_tlb_flush_nonglobal(struct x86_cpu *c)
 {
     exec_flush_nonglobal(c);
-    for (unsigned m = 0; m <= X86_MMU_USER; m++)
-        for (unsigned n = 0; n < X86_TLB_SIZE; n++)
-            if (!(c->tlb.flags[m][n] & X86_TLBF_GLOBAL))
-                drop(c, m, n);
-}
-
-/* The PCID an entry was made for is in each of its valid tags. */
-static bool entry_has_pcid(const struct x86_tlbe *e, uint64_t pcid)
-{
-    uint64_t t = !X86_TLB_IS_NONE(e->rtag) ? e->rtag : e->xtag;
-    return !X86_TLB_IS_NONE(t) && (t & ~X86_PAGE_MASK) == pcid;
+    c->tlb.asid_floor = c->tlb.asid_next;
+    drop_nonglobal(c);
+    use_asid(c);
 }
 
 void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid)
 {
     exec_flush_pcid(c, pcid);
-    for (unsigned m = 0; m <= X86_MMU_USER; m++)
-        for (unsigned n = 0; n < X86_TLB_SIZE; n++)
-            if (!(c->tlb.flags[m][n] & X86_TLBF_GLOBAL) && entry_has_pcid(&c->tlb.e[m][n], pcid))
-                drop(c, m, n);
+    c->tlb.asid_pcid[pcid] = 0;
+    if (pcid == c->pcid) {
+        drop_nonglobal(c);
+        use_asid(c);
+    }
 }
 
-/* Large pages are cached in 4 KiB pieces: INVLPG must drop all of them (SDM 4.10.4.1). The size is
- * not remembered, so everything within the largest page size around the address goes. */
-static void flush_large(struct x86_cpu *c, gva_t addr)
+/* Large pages are cached in 4 KiB pieces: INVLPG must drop all of them (SDM 4.10.4.1). */
+static void flush_range(struct x86_cpu *c, gva_t first, uint64_t pages, uint64_t asid)
 {
     for (unsigned m = 0; m <= X86_MMU_USER; m++)
-        for (unsigned n = 0; n < X86_TLB_SIZE; n++) {
-            const struct x86_tlbe *e = &c->tlb.e[m][n];
-            uint64_t t = !X86_TLB_IS_NONE(e->rtag) ? e->rtag : e->xtag;
-            if ((c->tlb.flags[m][n] & X86_TLBF_LARGE) && ((t ^ addr) >> 30) == 0)
-                drop(c, m, n);
-        }
+        for (unsigned w = 0; w < X86_TLB_WAYS; w++)
+            for (uint64_t k = 0; k < pages; k++) {
+                unsigned n = ((first >> 12) + k) & (X86_TLB_SIZE - 1);
+                const struct x86_tlbe *e = &c->tlb.e[m][w][n];
+                uint64_t t = !X86_TLB_IS_NONE(e->rtag) ? e->rtag : e->xtag;
+                uint64_t own = m == X86_MMU_KERNEL ? 0 : asid;
+                bool global = c->tlb.flags[m][w][n] & X86_TLBF_GLOBAL;
+                if ((t ^ first) >> 12 < pages && (global || (t & ~X86_PAGE_MASK) == own))
+                    drop(c, m, w, n);
+            }
 }
 
-static void flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid, bool globals)
+/* `first` is a multiple of the size. All sets are visited if the range has more pages than those.
+ */
+static void flush_around(struct x86_cpu *c, gva_t addr, unsigned shift, uint64_t asid)
 {
-    unsigned n = (addr >> 12) & (X86_TLB_SIZE - 1);
+    gva_t first = addr >> shift << shift;
+    uint64_t pages = 1ull << (shift - 12);
+    if (pages <= X86_TLB_SIZE) {
+        flush_range(c, first, pages, asid);
+        return;
+    }
+    for (unsigned m = 0; m <= X86_MMU_USER; m++)
+        for (unsigned w = 0; w < X86_TLB_WAYS; w++)
+            for (unsigned n = 0; n < X86_TLB_SIZE; n++) {
+                const struct x86_tlbe *e = &c->tlb.e[m][w][n];
+                uint64_t t = !X86_TLB_IS_NONE(e->rtag) ? e->rtag : e->xtag;
+                if ((t ^ first) >> shift == 0)
+                    drop(c, m, w, n);
+            }
+}
+
+/* Drops global pages, too, which INVPCID type 0 need not, but may. */
+static void flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
+{
+    uint64_t asid = asid_of(c, pcid);
+    c->tlb.epoch++;
     exec_flush_page(c, addr, pcid);
-    for (unsigned m = 0; m <= X86_MMU_USER; m++)
-        if (globals ? true : !(c->tlb.flags[m][n] & X86_TLBF_GLOBAL))
-            if (entry_has_pcid(&c->tlb.e[m][n], pcid) || (c->tlb.flags[m][n] & X86_TLBF_GLOBAL))
-                drop(c, m, n);
-    if (c->tlb.has_large)
-        flush_large(c, addr);
+    flush_range(c, addr & X86_PAGE_MASK, 1, asid);
+    if (filter_has(c->tlb.large, addr >> 21))
+        flush_around(c, addr, c->s.cr4 & X86_CR4_PAE ? 21 : 22, asid);
+    if (filter_has(c->tlb.huge, addr >> 30))
+        flush_around(c, addr, 30, asid);
 }
 
 void x86_tlb_flush_page(struct x86_cpu *c, gva_t addr)
 {
-    flush_page(c, addr, c->pcid, true);
+    flush_page(c, addr, c->pcid);
 }
 
 void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid)
 {
-    flush_page(c, addr, pcid, false);
+    flush_page(c, addr, pcid);
 }
 
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff)
 {
     uintptr_t host = (uintptr_t)(c->ram->host + (roff & X86_PAGE_MASK));
-    for (unsigned m = 0; m <= X86_MMU_USER; m++)
-        for (unsigned n = 0; n < X86_TLB_SIZE; n++) {
-            struct x86_tlbe *e = &c->tlb.e[m][n];
-            uint64_t tag = atomic_load_explicit(&e->wtag, memory_order_seq_cst);
-            if (X86_TLB_IS_NONE(tag))
-                continue;
-            uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
-            /* A half-made entry is checked again by its maker (x86_tlb_rewrite). */
-            if (add + (tag & X86_PAGE_MASK) == host)
-                atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(n));
-        }
+    for (unsigned k = 0; k < (X86_MMU_USER + 1) * X86_TLB_WAYS * X86_TLB_SIZE; k++) {
+        struct x86_tlbe *e = &c->tlb.e[0][0][k];
+        uint64_t tag = atomic_load_explicit(&e->wtag, memory_order_seq_cst);
+        if (X86_TLB_IS_NONE(tag))
+            continue;
+        uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
+        /* A half-made entry is checked again by its maker (x86_tlb_rewrite). */
+        if (add + (tag & X86_PAGE_MASK) == host)
+            atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(k % X86_TLB_SIZE));
+    }
     atomic_store(&c->jit_unwritten, 1);
 }

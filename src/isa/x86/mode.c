@@ -117,8 +117,8 @@ void x86_update_mode(struct x86_cpu *c)
     /* SS.DPL is the CPL in every mode: 0 in real mode, 3 in virtual-8086 mode (SDM 5.5). */
     c->cpl = X86_ATTR_DPL(s->seg[X86_SS].attr);
     uint64_t pcid = s->cr4 & X86_CR4_PCIDE ? s->cr3 & 0xfff : 0;
-    c->tlb.epoch += pcid != c->pcid;
-    c->pcid = pcid;
+    if (pcid != c->pcid)
+        x86_tlb_set_pcid(c, pcid);
     bool ac = s->rflags & X86_FL_AC;
     if (c->cpl == 3)
         c->mmu = ac && (s->cr0 & X86_CR0_AM) ? X86_MMU_ALIGN : X86_MMU_USER;

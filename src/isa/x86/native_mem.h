@@ -32,7 +32,7 @@ static inline void *x86_vec_load(struct x86_cpu *c, const struct x86_insn *i, un
     gva_t lin = x86_lin_r(c, i, size);
     x86_vec_align(c, i, lin);
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, c->mmu);
-    if (UNLIKELY(e->rtag != x86_tlb_tag(c, lin, size)))
+    if (UNLIKELY(e->rtag != x86_tlb_tag(c, lin, size, c->mmu)))
         return x86_vec_load_slow(c, lin, size);
     return (void *)(e->addend + lin);
 }
@@ -48,7 +48,8 @@ static inline gva_t x86_vec_store_lin(struct x86_cpu *c, const struct x86_insn *
 static inline void *x86_vec_store_ptr(struct x86_cpu *c, gva_t lin, unsigned size)
 {
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, c->mmu);
-    if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) != x86_tlb_tag(c, lin, size)))
+    if (UNLIKELY(atomic_load_explicit(&e->wtag, memory_order_relaxed) !=
+                 x86_tlb_tag(c, lin, size, c->mmu)))
         return NULL;
     return (void *)(e->addend + lin);
 }

@@ -75,8 +75,7 @@ void x86_set_cr3(struct x86_cpu *c, uint64_t v, bool keep_tlb)
 {
     c->s.cr3 = v;
     if (c->s.cr4 & X86_CR4_PCIDE) {
-        c->pcid = v & 0xfff;
-        c->tlb.epoch++;
+        x86_tlb_set_pcid(c, v & 0xfff);
         if (!keep_tlb)
             x86_tlb_flush_pcid(c, c->pcid);
     } else {
