@@ -182,7 +182,6 @@ int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsign
         v->cpu = NULL;
         return rc;
     }
-    vm_connect_ferr(v);
     x86_reset(c, false);
     return 0;
 }

@@ -36,7 +36,7 @@ static void io_write(void *ctx, uint16_t port, uint64_t val, unsigned size)
 {
     struct vm *vm = vcpu_of(ctx)->vm;
     if (UNLIKELY(port == FERR_LATCH)) {
-        x86_native_set_ignne(vcpu_of(ctx)->cpu, true);
+        x86_set_ignne(vcpu_of(ctx)->cpu, true);
         ferr(ctx, false);
         return;
     }
@@ -164,6 +164,8 @@ void vm_setup_cpu(struct vm *vm, struct x86_cpu *c)
         .unwrite_others = unwrite_others,
         .ctx = &vm->vcpu[c->index],
     };
+    c->ferr.fn = ferr;
+    c->ferr.ctx = &vm->vcpu[c->index];
 }
 
 /* ---- what the board asks of us; the device lock is held ---- */
@@ -219,11 +221,6 @@ static void host_exit(void *ctx, uint32_t status)
     char why[32];
     snprintf(why, sizeof why, "status %u", status);
     vm_request(ctx, status ? VM_REQ_EXIT : VM_REQ_POWEROFF, why);
-}
-
-void vm_connect_ferr(struct vcpu *v)
-{
-    x86_native_connect_ferr(v->cpu, ferr, v);
 }
 
 struct pc_host vm_pc_host(struct vm *vm)

@@ -922,7 +922,7 @@ static void test_ferr(void **state)
 {
     begin();
     struct x86_state was = cpu->s;
-    x86_native_connect_ferr(cpu, ferr, NULL);
+    cpu->ferr.fn = ferr;
     cpu->s.cr0 &= ~(uint64_t)X86_CR0_NE;
     cpu->s.gpr[X86_REG_RIP] = CODE_AT;
     x86_fpu_init(cpu);
@@ -936,7 +936,7 @@ static void test_ferr(void **state)
     assert_int_equal(ferr_level, 1);
     assert_int_equal(cpu->s.rip, CODE_AT);
     assert_int_equal(cpu->s.fpu.fsw, fsw);
-    x86_native_set_ignne(cpu, true);
+    x86_set_ignne(cpu, true);
     cpu->s.rip = CODE_AT + 2;
     assert_int_equal(RUN("\xd9\xe8"), -1); /* FLD1 */
     assert_int_equal(cpu->s.rip, CODE_AT + 2);
@@ -944,13 +944,13 @@ static void test_ferr(void **state)
     assert_true(cpu->s.fpu.fsw & X86_FSW_ES);
     assert_int_equal(RUN("\xdb\xe2"), -1); /* FNCLEX */
     assert_int_equal(ferr_level, 0);
-    assert_false(cpu->native->ignne);
+    assert_false(cpu->ferr.ignne);
     cpu->s.cr0 |= X86_CR0_NE;
     cpu->s.fpu.fcw = 0x37e;
     cpu->s.fpu.fsw = 0x8081;
     assert_int_equal(RUN(FADD), X86_MF);
     assert_int_equal(RUN("\xdb\xe3"), -1); /* FNINIT does not wait */
-    x86_native_connect_ferr(cpu, NULL, NULL);
+    cpu->ferr.fn = NULL;
     cpu->s = was;
 }
 

@@ -187,6 +187,12 @@ struct x86_cpu {
     } exc;
 
     struct x86_bus bus;
+    struct { /* FERR# and IGNNE# (SDM vol. 1, D.2.1): x87 errors when CR0.NE = 0 */
+        void (*fn)(void *ctx, bool level); /* FERR#, on the vCPU's thread; NULL: not connected */
+        void *ctx;
+        bool level;
+        bool ignne; /* errors are ignored: x86_set_ignne() */
+    } ferr;
     struct space *mem;
     struct ram *ram;
     unsigned index; /* vCPU number = initial APIC id */

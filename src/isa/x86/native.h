@@ -66,12 +66,6 @@ struct x86_native {
     bool fop_always, fdp_always; /* updated by instructions that meet no error, too */
     bool pointers_hidden;        /* FXSAVE shows FOP, FIP, FDP as zero unless an error is pending */
     bool fcomi_clears_c1;
-
-    /* FERR# and IGNNE# (SDM vol. 1, D.2.1): how x87 errors are reported when CR0.NE = 0. */
-    void (*ferr)(void *ctx, bool level); /* called on the vCPU's thread; NULL: not connected */
-    void *ferr_ctx;
-    bool ferr_level;
-    bool ignne; /* the board asserts IGNNE#: errors are ignored */
 };
 
 /* ERR_NOMEM, ERR_HOST (no executable memory, or the host lacks FXSR or SSE2), ERR_LIMIT (more than
@@ -86,10 +80,9 @@ void x86_native_flush(struct x86_cpu *c);
 /* The decoder must flush before it decodes another block. */
 bool x86_native_full(const struct x86_cpu *c);
 
-/* Connects FERR# (to IRQ 13, say). While IGNNE# is asserted unmasked x87 errors are ignored; it is
- * withdrawn by the processor itself as soon as no error is pending any more. */
-void x86_native_connect_ferr(struct x86_cpu *c, void (*ferr)(void *ctx, bool level), void *ctx);
-void x86_native_set_ignne(struct x86_cpu *c, bool level);
+/* While IGNNE# is asserted unmasked x87 errors are ignored; it is withdrawn by the processor itself
+ * as soon as no error is pending any more. */
+void x86_set_ignne(struct x86_cpu *c, bool level);
 
 /* native_isa.c: may the guest use this instruction-set extension? */
 struct x86_model;

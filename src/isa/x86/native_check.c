@@ -36,14 +36,13 @@ _Noreturn void x86_mmx_fault(struct x86_cpu *c)
 
 bool x86_fpu_error_pending(struct x86_cpu *c, const struct x86_insn *i)
 {
-    struct x86_native *n = c->native;
     if (c->s.cr0 & X86_CR0_NE)
         x86_raise(c, X86_MF);
-    if (!n->ferr || n->ignne)
+    if (!c->ferr.fn || c->ferr.ignne)
         return true;
-    if (!n->ferr_level) {
-        n->ferr_level = true;
-        n->ferr(n->ferr_ctx, true);
+    if (!c->ferr.level) {
+        c->ferr.level = true;
+        c->ferr.fn(c->ferr.ctx, true);
     }
     /* The processor freezes until the interrupt comes: this instruction is executed again. */
     c->s.rip = x86_insn_rip(c);
@@ -54,28 +53,21 @@ bool x86_fpu_error_pending(struct x86_cpu *c, const struct x86_insn *i)
 void x86_fpu_update_es(struct x86_cpu *c)
 {
     struct x86_xsave *f = &c->s.fpu;
-    struct x86_native *n = c->native;
     if (f->fsw & ~f->fcw & 0x3f) {
         f->fsw |= X86_FSW_ES | X86_FSW_B;
         return;
     }
     f->fsw &= (uint16_t) ~(X86_FSW_ES | X86_FSW_B);
-    if (n->ferr_level) {
-        n->ferr_level = false;
-        n->ferr(n->ferr_ctx, false);
+    if (c->ferr.level) {
+        c->ferr.level = false;
+        c->ferr.fn(c->ferr.ctx, false);
     }
-    n->ignne = false;
+    c->ferr.ignne = false;
 }
 
-void x86_native_connect_ferr(struct x86_cpu *c, void (*ferr)(void *ctx, bool level), void *ctx)
+void x86_set_ignne(struct x86_cpu *c, bool level)
 {
-    c->native->ferr = ferr;
-    c->native->ferr_ctx = ctx;
-}
-
-void x86_native_set_ignne(struct x86_cpu *c, bool level)
-{
-    c->native->ignne = level && (c->s.fpu.fsw & X86_FSW_ES);
+    c->ferr.ignne = level && (c->s.fpu.fsw & X86_FSW_ES);
 }
 
 void x86_fpu_set_top(struct x86_cpu *c, unsigned top)
