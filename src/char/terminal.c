@@ -38,6 +38,7 @@ struct char_terminal {
 static void key_quit(struct char_terminal *t);
 static void key_power(struct char_terminal *t);
 static void key_screen(struct char_terminal *t);
+static void key_engine(struct char_terminal *t);
 static void key_help(struct char_terminal *t);
 static void key_escape(struct char_terminal *t);
 
@@ -50,6 +51,7 @@ static const struct {
     {'x', "x", "leave: stop the VM as if by pulling the plug", key_quit},
     {'p', "p", "press the power button: asks the guest to shut down", key_power},
     {'s', "s", "show the guest's text screen", key_screen},
+    {'e', "e", "go on with another engine", key_engine},
     {'h', "h", "this list", key_help},
     {ESCAPE, "Ctrl-A", "send Ctrl-A to the guest", key_escape},
 };
@@ -79,6 +81,12 @@ static void key_screen(struct char_terminal *t)
     }
 }
 
+static void key_engine(struct char_terminal *t)
+{
+    if (t->hooks.engine)
+        t->hooks.engine(t->hooks.arg);
+}
+
 static void key_help(struct char_terminal *t)
 {
     const char *eol = t->tty ? "\r\n" : "\n";
@@ -86,6 +94,11 @@ static void key_help(struct char_terminal *t)
     fputs(eol, stderr);
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         fprintf(stderr, "Ctrl-A %-6s  %s%s", keys[i].name, keys[i].help, eol);
+}
+
+void char_terminal_say(const struct char_terminal *t, const char *line)
+{
+    fprintf(stderr, t->tty ? "\r\nsosia: %s\r\n" : "sosia: %s\n", line);
 }
 
 /* Takes one byte for the device. A full buffer drops it: only a terminal gets here then, where the

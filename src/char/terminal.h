@@ -21,6 +21,7 @@ struct char_terminal_hooks {
     void (*power)(void *arg); /* Ctrl-A p: the power button */
     /* Ctrl-A s: fills in the guest's text screen, lines that end with '\n', NUL-terminated. */
     void (*screen)(void *arg, char *buf, size_t size);
+    void (*engine)(void *arg); /* Ctrl-A e: another engine */
     void *arg;
 };
 
@@ -39,6 +40,9 @@ struct char_out char_terminal_out(struct char_terminal *t);
 struct char_ready char_terminal_ready(struct char_terminal *t);
 /* For wiring: the device's side. Before the loop runs, or with the device lock held. */
 void char_terminal_set_in(struct char_terminal *t, struct char_in in);
+
+/* Tells the user one line, on standard error. On the loop's thread. */
+void char_terminal_say(const struct char_terminal *t, const char *line);
 
 /* Writes all buffered output out, restores the terminal, and frees *t when the loop has run once
  * more (until uv_run(loop, UV_RUN_DEFAULT) returns). On the loop's thread, device lock not held,

@@ -1,4 +1,4 @@
-/* engine.c - the list of engines and the choice among them. */
+/* engine.c - the list of engines and the choice among them; exchanging their parts of a vCPU. */
 #include "engine/engine.h"
 
 #include <stdio.h>
@@ -28,4 +28,30 @@ const struct engine *engine_by_name(const char *name)
         if (!strcmp(engine_list[n]->name, name))
             return engine_list[n];
     return NULL;
+}
+
+void engine_part_swap(struct x86_cpu *c, struct engine_part *p)
+{
+    struct engine_part was = {c->code, c->native, c->jit};
+    c->code = p->code;
+    c->native = p->native;
+    c->jit = p->jit;
+    *p = was;
+}
+
+int engine_part_create(const struct engine *engine, struct x86_cpu *c, struct engine_part *p,
+                       struct error *e)
+{
+    *p = (struct engine_part){0};
+    engine_part_swap(c, p);
+    int rc = engine->vcpu_create(c, e);
+    engine_part_swap(c, p);
+    return rc;
+}
+
+void engine_part_destroy(const struct engine *engine, struct x86_cpu *c, struct engine_part *p)
+{
+    engine_part_swap(c, p);
+    engine->vcpu_destroy(c);
+    engine_part_swap(c, p);
 }

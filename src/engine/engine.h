@@ -26,6 +26,19 @@ struct engine {
     enum engine_exit (*run)(struct x86_cpu *c);
 };
 
+/* What vcpu_create() adds to a vCPU. A vCPU that does not run changes its engine by exchanging the
+ * present part for another one. */
+struct engine_part {
+    struct x86_code *code;
+    struct x86_native *native;
+    struct jit *jit;
+};
+/* The new engine's part, made beside the one in use; *p is undefined if it fails. */
+int engine_part_create(const struct engine *engine, struct x86_cpu *c, struct engine_part *p,
+                       struct error *e);
+void engine_part_destroy(const struct engine *engine, struct x86_cpu *c, struct engine_part *p);
+void engine_part_swap(struct x86_cpu *c, struct engine_part *p);
+
 extern const struct engine engine_interp, engine_jit;
 
 /* All engines, fastest first, NULL at the end. */

@@ -89,8 +89,11 @@ static void on_wake(uv_async_t *a)
     pthread_mutex_unlock(&vm->park_lock);
     if (!ready)
         return;
-    log_info("%s: %s", req == VM_REQ_RESET ? "reset" : "end", vm->req_why);
-    if (req == VM_REQ_RESET && !reset(vm, &vm->result)) {
+    if (req <= VM_REQ_RESET)
+        vm_change_engine(vm);
+    if (req != VM_REQ_ENGINE)
+        log_info("%s: %s", req == VM_REQ_RESET ? "reset" : "end", vm->req_why);
+    if (req == VM_REQ_ENGINE || (req == VM_REQ_RESET && !reset(vm, &vm->result))) {
         release(vm, false);
         return;
     }
@@ -124,6 +127,11 @@ static void on_screen_key(void *arg, char *buf, size_t size)
     pthread_mutex_unlock(&vm->lock);
 }
 
+static void on_engine_key(void *arg)
+{
+    vm_next_engine(arg);
+}
+
 /* ---- set-up ---- */
 
 /* Seconds since 1970 as the guest's RTC shall show them now. */
@@ -155,8 +163,11 @@ static int open_disks(struct vm *vm, struct error *e)
 static int open_terminal(struct vm *vm, struct char_out *out, struct char_ready *ready,
                          struct error *e)
 {
-    const struct char_terminal_hooks hooks = {
-        .quit = on_quit_key, .power = on_power_key, .screen = on_screen_key, .arg = vm};
+    const struct char_terminal_hooks hooks = {.quit = on_quit_key,
+                                              .power = on_power_key,
+                                              .screen = on_screen_key,
+                                              .engine = on_engine_key,
+                                              .arg = vm};
     int rc = char_terminal_open(&vm->terminal, &vm->loop, &vm->lock, &hooks, e);
     if (rc)
         return rc;
@@ -201,32 +212,6 @@ static size_t debug_port(void *ctx, const uint8_t *buf, size_t len)
     return len;
 }
 
-/* NULL with ERR_HOST: the one asked for, or all of them, cannot run here. */
-static const struct engine *choose_engine(const struct spec *s, struct error *e)
-{
-    char why[160];
-    const struct engine *engine = NULL;
-    switch (s->engine) {
-    case SPEC_ENGINE_AUTO:
-        engine = engine_auto(why, sizeof why);
-        if (!engine)
-            error_set(e, ERR_HOST, "no engine works on this host: %s", why);
-        else
-            log_info("%s", why);
-        return engine;
-    case SPEC_ENGINE_INTERP:
-        engine = engine_by_name("interp");
-        break;
-    case SPEC_ENGINE_JIT:
-        engine = engine_by_name("jit");
-        break;
-    }
-    if (engine->probe(e))
-        return NULL;
-    log_info("engine %s (%s): as the spec asks", engine->name, engine->technique);
-    return engine;
-}
-
 static int build(struct vm *vm, struct error *e)
 {
     const struct spec *s = vm->spec;
@@ -264,11 +249,11 @@ static int build(struct vm *vm, struct error *e)
     if (vm->serial_file)
         char_file_set_in(vm->serial_file, pc_serial_in(vm->pc));
 
-    const struct engine *engine = choose_engine(s, e);
-    if (!engine)
+    vm->engine = vm_choose_engine(s, e);
+    if (!vm->engine)
         return ERR_HOST;
     for (unsigned n = 0; n < s->cpus && !rc; n++) {
-        rc = vcpu_init(&vm->vcpu[n], vm, engine, n, e);
+        rc = vcpu_init(&vm->vcpu[n], vm, vm->engine, n, e);
         vm->nvcpu += !rc;
     }
     return rc;

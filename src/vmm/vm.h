@@ -8,7 +8,7 @@
  * Stopping: vm_request() raises `stop` and kicks the vCPUs, which park in vm_vcpu_may_run(); when
  * all have parked the loop carries the request out and releases or ends them.
  *
- *        running --vm_request--> stopping --all parked--> parked --reset--> running
+ *        running --vm_request--> stopping --all parked--> parked --reset, engine--> running
  *                                                            \--poweroff, quit--> ended
  */
 #ifndef SOSIA_VMM_VM_H
@@ -22,7 +22,15 @@
 #include "machine/pc.h"
 #include "vmm/vcpu.h"
 
-enum vm_req { VM_REQ_NONE, VM_REQ_RESET, VM_REQ_POWEROFF, VM_REQ_EXIT, VM_REQ_QUIT, VM_REQ_SIGNAL };
+enum vm_req {
+    VM_REQ_NONE,
+    VM_REQ_ENGINE, /* vm_next_engine(): carried out together with a stronger request, too */
+    VM_REQ_RESET,
+    VM_REQ_POWEROFF,
+    VM_REQ_EXIT,
+    VM_REQ_QUIT,
+    VM_REQ_SIGNAL,
+};
 
 struct vm {
     const struct spec *spec;
@@ -34,6 +42,8 @@ struct vm {
     struct x86_model model;
     struct vcpu vcpu[32];
     unsigned nvcpu;
+    const struct engine *engine;
+    const struct engine *engine_wanted; /* NULL: no other; the loop's thread's */
     struct blk *disk[SPEC_MAX_DISKS], *cdrom, *floppy;
     struct char_terminal *terminal;
     struct char_file *serial_file;
@@ -60,6 +70,10 @@ int vm_create(struct vm *vm, const struct spec *s, struct error *e);
 int vm_run(struct vm *vm, struct error *e);
 void vm_destroy(struct vm *vm);
 
+/* (the loop's thread) The VM goes on with the next engine that this host can run, as soon as all
+ * vCPUs have parked; the terminal tells which. */
+void vm_next_engine(struct vm *vm);
+
 /* (any thread) Asks for a reset or the end of the VM. A stronger request replaces a weaker one.
  * VM_REQ_EXIT is the guest's own report of a failure. */
 void vm_request(struct vm *vm, enum vm_req req, const char *why);
@@ -68,12 +82,15 @@ void vm_request(struct vm *vm, enum vm_req req, const char *why);
 bool vm_vcpu_may_run(struct vm *vm);
 /* For vcpu_init(): bus, memory, model. */
 void vm_setup_cpu(struct vm *vm, struct x86_cpu *c);
-void vm_connect_ferr(struct vcpu *v); /* once the engine's part exists */
 
 /* ---- between vm.c and its parts ---- */
 struct pc_host vm_pc_host(struct vm *vm);         /* vm_bus.c */
 int vm_loop_init(struct vm *vm, struct error *e); /* vm_loop.c */
 void vm_loop_fini(struct vm *vm);
 void vm_post_all(struct vm *vm, uint32_t bits);
+/* vm_engine.c: the engine that the spec asks for; NULL with ERR_HOST: none that this host can run.
+ */
+const struct engine *vm_choose_engine(const struct spec *s, struct error *e);
+void vm_change_engine(struct vm *vm); /* all vCPUs are parked */
 
 #endif
