@@ -30,7 +30,37 @@ static bool is_logical(ZydisMnemonic m)
            m == ZYDIS_MNEMONIC_TEST;
 }
 
-struct tr_flags tr_flags_of(const struct tr *t, const struct jit_src *s)
+/* Register-to-register arithmetic that is copied whatever its operands are. */
+static bool is_copied(const struct jit_src *s)
+{
+    if (s->op[0].size <= 8 || s->i.flags & X86_IF_MEM)
+        return false;
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_TEST:
+    case ZYDIS_MNEMONIC_ADC:
+    case ZYDIS_MNEMONIC_SBB:
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_DEC:
+    case ZYDIS_MNEMONIC_NEG:
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Reads and writes, not counting flags that are left alone. */
+static struct tr_flags plain_flags(const struct tr *t, const struct jit_src *s)
 {
     const ZydisAccessedFlags *f = s->zi.cpu_flags;
     struct tr_flags r = {0};
@@ -46,12 +76,40 @@ struct tr_flags tr_flags_of(const struct tr *t, const struct jit_src *s)
         r.reads |= maybe;
     if (may_shift_by_zero(s))
         r.reads |= X86_FL_ARITH;
-    if (r.writes)
-        r.reads |= X86_FL_ARITH & ~r.writes;
     return r;
 }
 
-/* Does it need the flags in their home, since it accesses memory or calls something? */
+static bool needs_home(const struct jit_src *s);
+
+/* Will any of these flags be seen behind instruction n: by a reader, or where they are saved because
+ * the next instruction may fault or the translation is left? */
+static bool live_behind(const struct tr *t, unsigned n, uint32_t flags)
+{
+    for (n++; n < t->n && !t->target[n]; n++) {
+        const struct jit_src *s = &t->j->src[n];
+        struct tr_flags f = plain_flags(t, s);
+        if (needs_home(s) && !(f.writes && !(s->i.flags & X86_IF_MEM) && is_copied(s)))
+            return true;
+        if (f.reads & flags)
+            return true;
+        flags &= ~f.writes;
+        if (!flags)
+            return false;
+    }
+    return true;
+}
+
+struct tr_flags tr_flags_of(const struct tr *t, const struct jit_src *s)
+{
+    struct tr_flags r = plain_flags(t, s);
+    uint32_t kept = r.writes ? X86_FL_ARITH & ~r.writes : 0;
+    if (kept && (t->j->exact || live_behind(t, (unsigned)(s - t->j->src), kept)))
+        r.reads |= kept;
+    return r;
+}
+
+/* Does it need the flags in their home, since it accesses memory or calls something? Of those that
+ * it does not know it is assumed. */
 static bool needs_home(const struct jit_src *s)
 {
     if (s->i.flags & X86_IF_MEM)
@@ -60,6 +118,16 @@ static bool needs_home(const struct jit_src *s)
     case ZYDIS_MNEMONIC_MOV:
         return s->op[0].size < 16 || s->zi.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
                ZydisRegisterGetClass(s->op[0].reg.value) == ZYDIS_REGCLASS_SEGMENT;
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+        return s->op[1].size < 16; /* AH */
+    case ZYDIS_MNEMONIC_RORX:
+    case ZYDIS_MNEMONIC_SHLX:
+    case ZYDIS_MNEMONIC_SHRX:
+    case ZYDIS_MNEMONIC_SARX:
+    case ZYDIS_MNEMONIC_NOT:
+    case ZYDIS_MNEMONIC_BSWAP:
+        return s->op[0].size < 32;
     case ZYDIS_MNEMONIC_MOVSXD:
     case ZYDIS_MNEMONIC_CDQE:
     case ZYDIS_MNEMONIC_CWDE:
@@ -74,23 +142,6 @@ static bool needs_home(const struct jit_src *s)
     }
 }
 
-/* Register-to-register arithmetic that is copied whatever its operands are. */
-static bool fails_never(const struct jit_src *s)
-{
-    switch (s->zi.mnemonic) {
-    case ZYDIS_MNEMONIC_ADD:
-    case ZYDIS_MNEMONIC_SUB:
-    case ZYDIS_MNEMONIC_AND:
-    case ZYDIS_MNEMONIC_OR:
-    case ZYDIS_MNEMONIC_XOR:
-    case ZYDIS_MNEMONIC_CMP:
-    case ZYDIS_MNEMONIC_TEST:
-        return s->op[0].size > 8 && !(s->i.flags & X86_IF_MEM);
-    default:
-        return false;
-    }
-}
-
 enum want tr_want(const struct tr *t, unsigned from)
 {
     for (unsigned n = from; n < t->n; n++) {
@@ -98,8 +149,8 @@ enum want tr_want(const struct tr *t, unsigned from)
         struct tr_flags f = tr_flags_of(t, s);
         if (!(s->i.flags & X86_IF_MEM) && f.reads)
             return WANT_EF;
-        if (!(s->i.flags & X86_IF_MEM) && f.writes)
-            return fails_never(s) ? WANT_ANY : WANT_FL;
+        if (f.writes)
+            return is_copied(s) ? WANT_ANY : WANT_FL;
         if (needs_home(s))
             return WANT_FL;
     }

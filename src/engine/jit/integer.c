@@ -103,6 +103,51 @@ static bool with_rax(struct tr *t, bool cmpxchg)
     return true;
 }
 
+/* DIV, IDIV of 32 or 64 bits. The host must not meet an error: what might be one is left to the
+ * interpreter. */
+static bool divide(struct tr *t)
+{
+    const struct jit_src *s = t->s;
+    const ZydisDecodedOperand *rm = &s->op[0];
+    struct asm_buf *b = &t->b;
+    unsigned size = rm->size / 8u, rmn = s->zi.raw.modrm.rm | (s->zi.raw.rex.B ? 8u : 0);
+    bool wide = size == 8;
+    struct opnd m;
+    if (size < 4)
+        return false;
+    if (rm->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        if (!tr_mem(t, size, ACC_R, 1, &m))
+            return false;
+        asm_load(b, H_R11, m, size);
+    } else {
+        tr_need_fl(t);
+        tr_clobber_ef(t);
+        asm_mov_rr(b, H_R11, tr_get(t, rmn, H_R11));
+    }
+    if (s->zi.mnemonic == ZYDIS_MNEMONIC_DIV) { /* the upper half is below the divisor */
+        asm_alu(b, ALU_CMP, H_RDX, OP_REG(H_R11), size);
+        tr_slow_if(t, CC_NB);
+    } else { /* a dividend of one register, a divisor other than 0 and -1 */
+        asm_mov_rr(b, H_RAX, tr_reg(X86_RAX));
+        asm_insn(b, (struct opcode){.op = 0xc1, .w = wide}, 7, OP_REG(H_RAX)); /* SAR */
+        asm_u8(b, (uint8_t)(size * 8 - 1));
+        asm_alu(b, ALU_CMP, H_RAX, OP_REG(H_RDX), size);
+        tr_slow_if(t, CC_NZ);
+        asm_lea(b, H_RAX, OP_MEM(H_R11, 1), size);
+        asm_alu_imm(b, ALU_CMP, OP_REG(H_RAX), 1, size);
+        tr_slow_if(t, CC_BE);
+    }
+    if (t->j->exact) { /* else the flags stay what they were: they are undefined */
+        tr_need_ef(t);
+        flags_written(t);
+    }
+    asm_mov_rr(b, H_RAX, tr_reg(X86_RAX));
+    asm_insn(b, (struct opcode){.op = 0xf7, .w = wide},
+             s->zi.mnemonic == ZYDIS_MNEMONIC_DIV ? 6 : 7, OP_REG(H_R11));
+    asm_mov_rr(b, tr_reg(X86_RAX), H_RAX);
+    return true;
+}
+
 /* ---- sign extension of the accumulator ---- */
 
 static bool extend(struct tr *t)
@@ -223,6 +268,9 @@ bool tr_integer(struct tr *t)
         return s->zi.operand_count_visible == 1 ? with_rax(t, false) : tr_generic(t);
     case ZYDIS_MNEMONIC_CMPXCHG:
         return with_rax(t, true);
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+        return divide(t);
     case ZYDIS_MNEMONIC_CBW:
     case ZYDIS_MNEMONIC_CWDE:
     case ZYDIS_MNEMONIC_CDQE:
