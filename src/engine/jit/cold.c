@@ -121,6 +121,9 @@ void tr_cold_emit(struct tr *t)
         case COLD_INTERP:
             emit_interp(t, &k);
             break;
+        case COLD_GROUP:
+            tr_group_copy(t, k.group);
+            break;
         case COLD_TLB:
             emit_tlb(t, &k);
             break;
@@ -155,4 +158,5 @@ void tr_interp(struct tr *t)
         call(t, t->j->thunk.fpu_load);
     t->ef = false;
     t->fl = true;
+    t->held.active = false;
 }

@@ -81,8 +81,8 @@ static struct tr_flags plain_flags(const struct tr *t, const struct jit_src *s)
 
 static bool needs_home(const struct jit_src *s);
 
-/* Will any of these flags be seen behind instruction n: by a reader, or where they are saved because
- * the next instruction may fault or the translation is left? */
+/* Will any of these flags be seen behind instruction n: by a reader, or where they are saved
+ * because the next instruction may fault or the translation is left? */
 static bool live_behind(const struct tr *t, unsigned n, uint32_t flags)
 {
     for (n++; n < t->n && !t->target[n]; n++) {

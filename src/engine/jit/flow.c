@@ -213,6 +213,15 @@ static unsigned width(const struct tr *t)
     return tr_code64(t) ? 8 : 4;
 }
 
+/* Makes EFLAGS free for probe(), RAX being so already. */
+static void free_flags(struct tr *t, struct opnd *m)
+{
+    if (!t->fl)
+        tr_mem_free_rax(t, m);
+    tr_need_fl(t);
+    tr_clobber_ef(t);
+}
+
 /* Loads the target of an indirect branch into RAX, flags in cpu->fl. */
 static bool load_target(struct tr *t)
 {
@@ -233,6 +242,7 @@ static bool load_target(struct tr *t)
     }
     if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || !tr_mem(t, width(t), ACC_R, 1, &m))
         return false;
+    free_flags(t, &m);
     asm_load(&t->b, H_RAX, m, width(t));
     return true;
 }
@@ -317,6 +327,7 @@ static bool ret(struct tr *t)
         t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && t->s->zi.operand_count_visible
             ? (uint32_t)t->s->op[0].imm.value.u & 0xffff
             : 0;
+    free_flags(t, &m);
     asm_load(&t->b, H_RAX, m, w);
     probe(t);
     asm_lea(&t->b, H_R15, OP_MEM(H_R15, (int32_t)(w + drop)), w);

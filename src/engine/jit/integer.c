@@ -119,6 +119,8 @@ static bool divide(struct tr *t)
         if (!tr_mem(t, size, ACC_R, 1, &m))
             return false;
         asm_load(b, H_R11, m, size);
+        tr_need_fl(t);
+        tr_clobber_ef(t);
     } else {
         tr_need_fl(t);
         tr_clobber_ef(t);

@@ -87,8 +87,9 @@ static void entry_offset(struct tr *t, unsigned reg)
     asm_alu_imm(b, ALU_AND, OP_REG(H_R11), JIT_TLB_MASK, 4);
 }
 
-/* RAX: address of the last byte. Leaves the entry's addend in R11. */
-static void compare_tag(struct tr *t, unsigned acc)
+/* RAX: address of the last byte. Leaves the entry's addend in R11. `slow`: where to go if there is
+ * none. */
+static void compare_tag(struct tr *t, unsigned acc, struct cold *slow)
 {
     struct asm_buf *b = &t->b;
     unsigned mmu = (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH;
@@ -97,7 +98,7 @@ static void compare_tag(struct tr *t, unsigned acc)
         asm_alu(b, ALU_OR, H_RAX, OP_GS(G_OFF(tlb.asid) + 8 * (int32_t)mmu), 8);
     asm_alu(b, ALU_CMP, H_RAX,
             OP_GSR(H_R11, acc & ACC_W ? JIT_TLB_OFF(mmu, 0, wtag) : JIT_TLB_OFF(mmu, 0, rtag)), 8);
-    struct cold *slow = tr_slow(t), *k = slow ? tr_cold(t, COLD_TLB) : NULL;
+    struct cold *k = slow ? tr_cold(t, COLD_TLB) : NULL;
     if (!k)
         return;
     tr_cold_site(t, k, asm_jcc(b, CC_NZ, NULL));
@@ -115,11 +116,43 @@ static void check_align(struct tr *t, unsigned reg, unsigned align)
     tr_slow_if(t, CC_NZ);
 }
 
-static bool simple(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc,
+/* The whole range of a group that begins here. Flags are in cpu->fl. */
+static void check_group(struct tr *t)
+{
+    const struct held *h = &t->held;
+    struct asm_buf *b = &t->b;
+    uint8_t base = (uint8_t)tr_reg(h->base);
+    asm_lea(b, H_RAX, OP_MEM(base, (int32_t)h->lo), 8);
+    entry_offset(t, H_RAX);
+    asm_lea(b, H_RAX, OP_MEM(base, (int32_t)h->hi - 1), 8);
+    struct cold *k = tr_cold(t, COLD_GROUP);
+    if (!k)
+        return;
+    k->group = t->ngroups++;
+    compare_tag(t, h->write ? ACC_W : ACC_R, k);
+    asm_mov_rr(b, H_HELD, H_R11);
+}
+
+/* [guest register + disp] in 64-bit code, without a segment. */
+static bool simple(struct tr *t, unsigned guest, int32_t disp, unsigned size, unsigned acc,
                    unsigned align, struct opnd *m)
 {
     struct asm_buf *b = &t->b;
-    unsigned from = base;
+    unsigned base = tr_reg(guest), from = base;
+    bool write = acc & ACC_W;
+    if (!(acc & ACC_LOCK)) {
+        if (!tr_group_has(t, guest, disp, size, write) && tr_group_begin(t, guest)) {
+            tr_need_fl(t);
+            tr_clobber_ef(t);
+            check_group(t);
+        }
+        if (tr_group_has(t, guest, disp, size, write) && align == 1) {
+            *m = OP_SIB((uint8_t)base, H_HELD, 0, disp);
+            return true;
+        }
+    }
+    tr_need_fl(t);
+    tr_clobber_ef(t);
     if (disp) {
         asm_lea(b, H_RAX, OP_MEM((uint8_t)base, disp), 8);
         from = H_RAX;
@@ -129,7 +162,7 @@ static bool simple(struct tr *t, unsigned base, int32_t disp, unsigned size, uns
     entry_offset(t, from);
     if (size > 1 || !disp)
         asm_lea(b, H_RAX, OP_MEM((uint8_t)base, disp + (int32_t)size - 1), 8);
-    compare_tag(t, acc);
+    compare_tag(t, acc, tr_slow(t));
     *m = OP_SIB((uint8_t)base, H_R11, 0, disp);
     return true;
 }
@@ -167,12 +200,12 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
     enum jit_segkind kind = tr_seg(t, i->seg);
     if (!tr_mem_can(t, i))
         return false;
-    tr_need_fl(t);
-    tr_clobber_ef(t);
     if ((acc & ACC_LOCK) && size > align)
         align = size;
     if (is_simple(t, i) && i->disp + 64 < INT32_MAX && i->disp > INT32_MIN)
-        return simple(t, tr_reg(i->base), (int32_t)i->disp, size, acc, align, m);
+        return simple(t, i->base, (int32_t)i->disp, size, acc, align, m);
+    tr_need_fl(t);
+    tr_clobber_ef(t);
     tr_ea(t, i, H_RAX);
     if (kind == JIT_SEG_64K)
         check_64k(t, size);
@@ -182,7 +215,7 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
     entry_offset(t, H_RAX);
     if (size > 1)
         asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
-    compare_tag(t, acc);
+    compare_tag(t, acc, tr_slow(t));
     if (tr_reg(i->base) == H_NONE && has(i->base) && tr_reg(i->index) == H_NONE && has(i->index))
         asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8); /* tr_ea() needs it */
     linear(t, i);
@@ -198,14 +231,14 @@ bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned
     struct asm_buf *b = &t->b;
     if ((t->m->bits & JIT_M_SP16) || tr_seg(t, X86_SS) != JIT_SEG_FLAT || aligning(t))
         return false;
+    if (tr_code64(t))
+        return simple(t, base, disp, size, acc, 1, m);
     tr_need_fl(t);
     tr_clobber_ef(t);
-    if (tr_code64(t))
-        return simple(t, tr_reg(base), disp, size, acc, 1, m);
     asm_lea(b, H_RAX, OP_MEM((uint8_t)tr_reg(base), disp), 4);
     entry_offset(t, H_RAX);
     asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
-    compare_tag(t, acc);
+    compare_tag(t, acc, tr_slow(t));
     asm_lea(b, H_RAX, OP_MEM((uint8_t)tr_reg(base), disp), 4);
     *m = OP_SIB(H_RAX, H_R11, 0, 0);
     return true;

@@ -2,7 +2,8 @@
  * regs.h - where guest registers are while translated code runs.
  *
  * RAX and R11 of the host are scratch: RAX because LAHF, SAHF and SETO work there, R11 to address
- * with. What that displaces goes elsewhere: guest RAX to R10, guest RSP to R15. The three guest
+ * with. R14 is H_HELD (group.c). What that displaces goes elsewhere: guest RAX to R10, guest RSP to
+ * R15. The four guest
  * registers that compilers use least are in memory.
  */
 #ifndef SOSIA_ENGINE_JIT_REGS_H
@@ -23,12 +24,14 @@
 #define JIT_TLB_MASK  ((int32_t)(X86_TLB_SIZE - 1) << 5)
 _Static_assert(sizeof(struct x86_tlbe) == 32, "the page number is shifted accordingly");
 
+#define H_HELD H_R14
+
 /* Host register of each guest register; H_NONE: in memory. */
 static const uint8_t jit_host_reg[16] = {
     [X86_RAX] = H_R10, [X86_RCX] = H_RCX, [X86_RDX] = H_RDX, [X86_RBX] = H_RBX,
     [X86_RSP] = H_R15, [X86_RBP] = H_RBP, [X86_RSI] = H_RSI, [X86_RDI] = H_RDI,
     [8] = H_R8,        [9] = H_R9,        [10] = H_NONE,     [11] = H_NONE,
-    [12] = H_R12,      [13] = H_R13,      [14] = H_R14,      [15] = H_NONE,
+    [12] = H_R12,      [13] = H_R13,      [14] = H_NONE,     [15] = H_NONE,
 };
 
 #endif

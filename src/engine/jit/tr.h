@@ -12,6 +12,7 @@
 
 enum cold_kind {
     COLD_INTERP, /* execute the instruction by its semantic function, come back behind it */
+    COLD_GROUP,  /* execute the copy of a group */
     COLD_TLB,    /* look into the TLB's other ways, refill it, come back */
     COLD_RACED,  /* report a store, come back */
     COLD_GOTO,   /* set RIP and dispatch */
@@ -27,12 +28,29 @@ struct cold {
     uint8_t size;        /* COLD_RACED */
     bool ef, fl;         /* where the flags are here (COLD_BRANCH), or must be on return */
     struct opnd host;    /* COLD_RACED */
+    unsigned group;      /* COLD_GROUP */
     struct jit_insn *ji; /* COLD_INTERP */
     struct cold *slow;   /* COLD_TLB: where to go if that fails */
     const uint8_t *thunk;
     const uint8_t *at;  /* where it was written */
     uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH */
     uint8_t *back;
+};
+
+/* Accesses that share a TLB check: group.c. */
+struct held {
+    bool active, write;
+    unsigned base;        /* guest register */
+    unsigned first, last; /* instructions */
+    int64_t lo, hi;       /* the range, relative to the register at `first` */
+    int64_t at;           /* how far it has moved since */
+};
+#define GROUPS_MAX 16u
+
+/* The beginning of an instruction on the straight path. */
+struct point {
+    uint8_t *host;
+    bool ef, fl;
 };
 
 #define COLD_MAX (5u * JIT_TB_INSNS)
@@ -56,6 +74,11 @@ struct tr {
     uint8_t *label[JIT_TB_INSNS]; /* host code of each instruction that jumps lead back to */
     bool target[JIT_TB_INSNS];    /* they do */
     uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */
+    struct held held;             /* in H_HELD */
+    bool copying;
+    unsigned ngroups;
+    struct held group[GROUPS_MAX];
+    struct point point[JIT_TB_INSNS];
     unsigned ncold;
     struct cold cold[COLD_MAX];
 };
@@ -99,7 +122,8 @@ void tr_interp(struct tr *t);
 /* ---- memory (mem.c) ---- */
 enum { ACC_R = 1, ACC_W = 2, ACC_LOCK = 4 };
 /* The instruction's memory operand, checked, as an operand of a host instruction that uses R11 and
- * possibly RAX. Flags are in cpu->fl afterwards. False: leave the instruction to tr_interp(). */
+ * possibly RAX. If there is a check, flags are in cpu->fl afterwards. False: leave the instruction
+ * to tr_interp(). */
 bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct opnd *m);
 bool tr_mem_can(const struct tr *t, const struct x86_insn *i); /* tr_mem() would not refuse */
 /* The same for [SS:base + disp] with the width of the stack; `base` is RSP or RBP. */
@@ -136,6 +160,15 @@ bool tr_flow(struct tr *t, bool *end);
 /* An instruction with a ModRM byte, its registers and address replaced (generic.c). */
 bool tr_generic(struct tr *t);
 bool tr_generic_can(const struct tr *t, const struct jit_src *s);
+
+/* ---- groups (group.c) ---- */
+/* Does the instruction's access by this register begin a group? Then t->held describes it. */
+bool tr_group_begin(struct tr *t, unsigned base);
+/* Has the access been checked already? */
+bool tr_group_has(const struct tr *t, unsigned base, int64_t from, unsigned size, bool write);
+void tr_group_step(struct tr *t); /* behind each instruction */
+void tr_group_copy(struct tr *t, unsigned group);
+bool tr_write_insn(struct tr *t, unsigned n); /* translate.c; true: the translation ends with it */
 
 /* ---- flow (flow.c) ---- */
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from);

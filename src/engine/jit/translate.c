@@ -216,17 +216,20 @@ static void write_label(struct tr *t, unsigned n)
         tr_need_ef(t);
     t->fl = t->want[n] == WANT_FL;
     t->ef = t->want[n] == WANT_EF;
+    t->held.active = false;
     t->label[n] = t->b.p;
 }
 
-/* Returns true if the translation ends with it. */
-static bool write_insn(struct tr *t, unsigned n)
+bool tr_write_insn(struct tr *t, unsigned n)
 {
     bool end = false;
     t->s = &t->j->src[n];
     t->ji = NULL;
     t->slow = NULL;
-    write_label(t, n);
+    if (!t->copying) {
+        t->point[n] = (struct point){t->b.p, t->ef, t->fl};
+        write_label(t, n);
+    }
     bool known = t->s->zi.mnemonic != ZYDIS_MNEMONIC_INVALID;
     if (!known || !(tr_flow(t, &end) || tr_move(t) || tr_integer(t) || tr_simd(t))) {
         tr_interp(t);
@@ -234,6 +237,7 @@ static bool write_insn(struct tr *t, unsigned n)
     }
     if (!end)
         tr_slow_back(t);
+    tr_group_step(t);
     return end;
 }
 
@@ -246,7 +250,7 @@ static void write_code(struct tr *t)
     write_entries(t);
     bool end = false;
     for (unsigned n = 0; n < t->n && !end; n++)
-        end = write_insn(t, n);
+        end = tr_write_insn(t, n);
     if (!end)
         tr_goto(t, (tb->rip + tb->len) & t->c->ip_mask, tb->rip);
     tr_cold_emit(t);

@@ -1,0 +1,219 @@
+/*
+ * group.c - memory accesses that share one TLB check.
+ *
+ * Stack frames and structures are accessed through one register, at small offsets from each other.
+ * The first such access checks the whole range that those to come will touch, which must lie within
+ * one page; the host address that belongs to it stays in a register (H_HELD) for the others. If the
+ * check fails, a second copy of these instructions is executed, behind the translation, in which
+ * each makes its own check.
+ *
+ * What is held stays valid: a TLB entry is given up only at the guest's request or when the memory
+ * map changes, neither of which happens within a translation but in C code, which ends the group. A
+ * page to which the right to write is withdrawn meanwhile is dealt with as in tr_stored().
+ */
+#include "engine/jit/tr.h"
+
+#define RANGE_MAX 512 /* bytes: long ranges cross pages often */
+
+static bool is_gpr64(const ZydisDecodedOperand *o, unsigned guest)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64 &&
+           (unsigned)ZydisRegisterGetId(o->reg.value) == guest;
+}
+
+static bool is_gpr(const ZydisDecodedOperand *o, unsigned guest)
+{
+    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return false;
+    ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->reg.value);
+    return ZydisRegisterGetClass(wide) == ZYDIS_REGCLASS_GPR64 &&
+           (unsigned)ZydisRegisterGetId(wide) == guest;
+}
+
+static bool writes(const struct jit_src *s, unsigned guest)
+{
+    for (unsigned n = 0; n < s->zi.operand_count; n++)
+        if ((s->op[n].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_gpr(&s->op[n], guest))
+            return true;
+    return false;
+}
+
+/* PUSH or POP of eight bytes, register or immediate. */
+static bool is_plain_stack(const struct jit_src *s)
+{
+    return s->zi.operand_width == 64 && !(s->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) &&
+           s->op[0].type != ZYDIS_OPERAND_TYPE_MEMORY;
+}
+
+/* How the instruction moves the register, if by a known distance. */
+static bool moves(const struct jit_src *s, unsigned base, int64_t *by)
+{
+    *by = 0;
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        *by = base == X86_RSP ? -8 : 0;
+        return is_plain_stack(s);
+    case ZYDIS_MNEMONIC_POP:
+        *by = base == X86_RSP ? 8 : 0;
+        return is_plain_stack(s) && !is_gpr(&s->op[0], base);
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+        if (!is_gpr64(&s->op[0], base) || s->op[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            break;
+        *by = s->zi.mnemonic == ZYDIS_MNEMONIC_ADD ? s->op[1].imm.value.s : -s->op[1].imm.value.s;
+        return true;
+    case ZYDIS_MNEMONIC_LEA:
+        if (!is_gpr64(&s->op[0], base) || s->i.base != base || s->i.index != X86_REG_ZERO ||
+            s->i.amask != ~0ull)
+            break;
+        *by = s->i.disp;
+        return true;
+    default:
+        break;
+    }
+    return !writes(s, base);
+}
+
+/* The bytes that the instruction accesses relative to the register; false: none. */
+static bool touches(const struct tr *t, const struct jit_src *s, unsigned base, int64_t *from,
+                    unsigned *size, bool *write)
+{
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_CALL:
+        *from = -8;
+        *size = 8;
+        *write = true;
+        return base == X86_RSP && s->zi.operand_width == 64;
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_RET:
+        *from = 0;
+        *size = 8;
+        *write = false;
+        return base == X86_RSP && s->zi.operand_width == 64;
+    case ZYDIS_MNEMONIC_LEA:
+    case ZYDIS_MNEMONIC_NOP:
+        return false;
+    default:
+        break;
+    }
+    const struct x86_insn *i = &s->i;
+    if (!(i->flags & X86_IF_MEM) || i->base != base || i->index != X86_REG_ZERO ||
+        i->amask != ~0ull || tr_seg(t, i->seg) != JIT_SEG_FLAT || (i->flags & X86_IF_LOCK))
+        return false;
+    for (unsigned n = 0; n < s->zi.operand_count_visible; n++) {
+        const ZydisDecodedOperand *o = &s->op[n];
+        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+            continue;
+        *from = i->disp;
+        *size = o->size / 8u;
+        *write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+        return *size >= 1 && *size <= 32;
+    }
+    return false;
+}
+
+static bool ends(const struct jit_src *s)
+{
+    switch (s->zi.meta.category) {
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_UNCOND_BR:
+        return true;
+    default:
+        return s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID ||
+               ((s->i.flags & X86_IF_END) && s->zi.meta.category != ZYDIS_CATEGORY_COND_BR);
+    }
+}
+
+/* The accesses from instruction `first` on, until the register becomes something else. */
+static unsigned survey(const struct tr *t, unsigned first, unsigned base, struct held *h)
+{
+    unsigned count = 0;
+    int64_t at = 0;
+    for (unsigned n = first; n < t->n && !(n > first && t->target[n]); n++) {
+        const struct jit_src *s = &t->j->src[n];
+        int64_t from, by;
+        unsigned size;
+        bool write;
+        if (touches(t, s, base, &from, &size, &write)) {
+            int64_t lo = at + from, hi = lo + size;
+            if (count) {
+                lo = lo < h->lo ? lo : h->lo;
+                hi = hi > h->hi ? hi : h->hi;
+            }
+            if (hi - lo > RANGE_MAX)
+                break;
+            h->lo = lo;
+            h->hi = hi;
+            h->write |= write;
+            h->last = n;
+            count++;
+        }
+        if (ends(s) || !moves(s, base, &by))
+            break;
+        at += by;
+    }
+    return count;
+}
+
+bool tr_group_begin(struct tr *t, unsigned base)
+{
+    unsigned n = (unsigned)(t->s - t->j->src);
+    struct held h = {.base = base, .first = n};
+    if (t->copying || !tr_code64(t) || (t->held.active && t->held.last > n) ||
+        tr_reg(base) == H_NONE || survey(t, n, base, &h) < 2 || t->ngroups == GROUPS_MAX)
+        return false;
+    h.active = true;
+    t->held = h;
+    t->group[t->ngroups] = h;
+    return true;
+}
+
+bool tr_group_has(const struct tr *t, unsigned base, int64_t from, unsigned size, bool write)
+{
+    const struct held *h = &t->held;
+    return h->active && h->base == base && (h->write || !write) && from + h->at >= h->lo &&
+           from + h->at + size <= h->hi;
+}
+
+void tr_group_step(struct tr *t)
+{
+    struct held *h = &t->held;
+    int64_t by;
+    if (!h->active)
+        return;
+    unsigned n = (unsigned)(t->s - t->j->src);
+    if (n >= h->last || !moves(t->s, h->base, &by))
+        h->active = false;
+    else
+        h->at += by;
+}
+
+/* The copy without sharing; then back to the straight path. */
+void tr_group_copy(struct tr *t, unsigned group)
+{
+    struct held h = t->group[group];
+    bool end = false;
+    t->copying = true;
+    t->held.active = false;
+    t->ef = false;
+    t->fl = true;
+    for (unsigned n = h.first; n <= h.last && !end; n++)
+        end = tr_write_insn(t, n);
+    t->copying = false;
+    if (end)
+        return;
+    if (h.last + 1 == t->n) {
+        const struct jit_src *s = &t->j->src[h.last];
+        tr_goto(t, (t->tb->rip + s->i.end) & t->c->ip_mask, t->tb->rip);
+        return;
+    }
+    const struct point *p = &t->point[h.last + 1];
+    if (p->fl)
+        tr_need_fl(t);
+    if (p->ef)
+        tr_need_ef(t);
+    asm_jmp(&t->b, p->host);
+}
