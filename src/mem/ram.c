@@ -118,13 +118,38 @@ static bool note_in_page(struct ram *r, struct code_page *p, unsigned off, unsig
      * generation, so its code is dead on arrival and its mark is merely superfluous. */
     atomic_store(&p->chunks, 0);
     atomic_fetch_add(&p->gen, 1);
-    atomic_fetch_add(&r->code_epoch, 1);
+    uint64_t epoch = atomic_fetch_add(&r->code_epoch, 1) + 1;
+    struct ram_hit *h = &r->hit[epoch % RAM_HITS];
+    atomic_store(&h->epoch, 0);
+    atomic_store(&h->page, (uint64_t)(p - r->code));
+    atomic_store(&h->epoch, epoch);
     return true;
+}
+
+bool ram_hit_page(const struct ram *r, uint64_t epoch, uint64_t *roff)
+{
+    const struct ram_hit *h = &r->hit[epoch % RAM_HITS];
+    if (atomic_load(&h->epoch) != epoch)
+        return false;
+    *roff = atomic_load(&h->page) * PAGE_SIZE;
+    return atomic_load(&h->epoch) == epoch;
+}
+
+void ram_add_writer(struct ram *r, uint64_t roff, uint32_t where)
+{
+    _Atomic uint32_t *w = &r->code[roff / PAGE_SIZE].writer;
+    uint32_t seen = atomic_load_explicit(w, memory_order_relaxed);
+    if (seen == RAM_WRITERS)
+        return;
+    if (seen == where || (seen == RAM_NO_WRITER && atomic_compare_exchange_strong(w, &seen, where)))
+        return;
+    atomic_store(w, RAM_WRITERS);
 }
 
 bool ram_note_write(struct ram *r, uint64_t roff, uint64_t len)
 {
     bool hit = false;
+    atomic_thread_fence(memory_order_seq_cst);
     while (len) {
         unsigned off = roff % PAGE_SIZE;
         unsigned n = (unsigned)min_u64(len, PAGE_SIZE - off);

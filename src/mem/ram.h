@@ -9,8 +9,9 @@
  *  1. A page's generation grows whenever a marked chunk may have changed.
  *  2. Cached code remembers the generation read *before* the chunk was marked, and the chunk is
  * marked *before* its bytes are read; code whose generation differs from the page's is dead.
- *  3. A writer stores first and looks at the marks afterwards, and between a vCPU's store and
- *     look no full fence is needed, because the marking side runs barrier_all_threads().
+ *  3. A writer stores first and looks at the marks afterwards. ram_note_write() has a full fence
+ *     between the two; between a vCPU's store and its look at its TLB none is needed, because the
+ *     marking side runs barrier_all_threads() if there are other vCPUs.
  */
 #ifndef SOSIA_MEM_RAM_H
 #define SOSIA_MEM_RAM_H
@@ -23,6 +24,18 @@
 struct code_page {
     _Atomic uint64_t chunks; /* bit n: bytes [64n, 64n+64) of the page are cached as code */
     _Atomic uint32_t gen;
+    /* Where translations that allow writing it are: RAM_NO_WRITER, a number that its user knows how
+     * to read, or RAM_WRITERS: anywhere. */
+    _Atomic uint32_t writer;
+};
+#define RAM_NO_WRITER 0u
+#define RAM_WRITERS   0xffffffffu
+
+/* The pages that were hit last: slot n holds the page of a hit with code_epoch % size = n, and the
+ * epoch, to tell whether it is the one. */
+#define RAM_HITS 64u
+struct ram_hit {
+    _Atomic uint64_t epoch, page;
 };
 
 struct ram {
@@ -33,6 +46,7 @@ struct ram {
     uint64_t total;              /* ram_size + ROM area */
     struct code_page *code;      /* one for each page of `total` */
     _Atomic uint64_t code_epoch; /* grows with every page's generation */
+    struct ram_hit hit[RAM_HITS];
     /* What the board promises never to cover: guest addresses [1 MiB, low_end) are RAM at the same
      * RAM offset, and [4 GiB, 4 GiB + ram_size - low_end) is the rest. 0: no promise. */
     uint64_t low_end;
@@ -63,7 +77,8 @@ static inline bool ram_direct(const struct ram *r, gpa_t gpa, uint64_t *roff)
 
 /* Marks [roff, roff+len), within one page, as cached code and returns the page's generation to
  * remember. *first is set if the page had no mark before: the caller must then drop every writable
- * translation of the page in every vCPU and run barrier_all_threads() before it reads the bytes. */
+ * translation of the page (ram_take_writers) in every vCPU and, if there are several, run
+ * barrier_all_threads() before it reads the bytes. */
 uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *first);
 
 static inline uint32_t ram_code_gen(const struct ram *r, uint64_t roff)
@@ -78,6 +93,20 @@ static inline bool ram_has_code(const struct ram *r, uint64_t roff)
 
 /* Reports a finished write to [roff, roff+len). Returns true if cached code was hit. */
 bool ram_note_write(struct ram *r, uint64_t roff, uint64_t len);
+
+/* RAM offset of the page whose hit made code_epoch `epoch`; false: it is not known any more, or not
+ * yet. */
+bool ram_hit_page(const struct ram *r, uint64_t epoch, uint64_t *roff);
+
+/* A translation that allows writing is about to be made at `where` (neither of the two values
+ * above; the caller makes it, then looks at ram_has_code()). */
+void ram_add_writer(struct ram *r, uint64_t roff, uint32_t where);
+/* Those that there may be; from now on there are none: the caller withdraws them. Call after
+ * ram_code_mark(). */
+static inline uint32_t ram_take_writers(struct ram *r, uint64_t roff)
+{
+    return atomic_exchange(&r->code[roff / PAGE_SIZE].writer, RAM_NO_WRITER);
+}
 
 /* Every other thread of the process executes a full memory fence before this returns. */
 void barrier_all_threads(void);

@@ -213,15 +213,41 @@ static bool sync_crossing(struct x86_cpu *c)
     return any;
 }
 
+static struct jit_page *find_page(struct jit *j, uint64_t roff)
+{
+    struct jit_page *p = j->page[roff / PAGE_SIZE % ARRAY_LEN(j->page)];
+    while (p && p->roff != (roff & X86_PAGE_MASK))
+        p = p->next;
+    return p;
+}
+
+/* The pages hit since then, if they are all known. */
+static bool sync_recent(struct x86_cpu *c, uint64_t epoch, bool *any)
+{
+    struct jit *j = c->jit;
+    if (epoch - j->code_epoch > RAM_HITS / 2)
+        return false;
+    for (uint64_t e = j->code_epoch + 1; e <= epoch; e++) {
+        uint64_t roff;
+        if (!ram_hit_page(c->ram, e, &roff))
+            return false;
+        struct jit_page *p = find_page(j, roff);
+        if (p)
+            *any |= sync_page(c, p);
+    }
+    return true;
+}
+
 void jit_sync_code(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
     /* Read first: what changes from now on is seen next time. */
     uint64_t epoch = atomic_load(&c->ram->code_epoch);
     bool any = sync_crossing(c);
-    for (unsigned n = 0; n < ARRAY_LEN(j->page); n++)
-        for (struct jit_page *p = j->page[n]; p; p = p->next)
-            any |= sync_page(c, p);
+    if (!sync_recent(c, epoch, &any))
+        for (unsigned n = 0; n < ARRAY_LEN(j->page); n++)
+            for (struct jit_page *p = j->page[n]; p; p = p->next)
+                any |= sync_page(c, p);
     j->code_epoch = epoch;
     if (any)
         jit_serialize();
@@ -231,12 +257,12 @@ void jit_sync_code(struct x86_cpu *c)
 
 static struct jit_page *page_of(struct jit *j, uint64_t roff)
 {
+    struct jit_page *p = find_page(j, roff);
+    if (p)
+        return p;
     roff &= X86_PAGE_MASK;
     struct jit_page **head = &j->page[roff / PAGE_SIZE % ARRAY_LEN(j->page)];
-    for (struct jit_page *p = *head; p; p = p->next)
-        if (p->roff == roff)
-            return p;
-    struct jit_page *p = jit_data_alloc(j, sizeof *p);
+    p = jit_data_alloc(j, sizeof *p);
     if (!p)
         return NULL;
     p->roff = roff;

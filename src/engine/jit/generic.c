@@ -11,7 +11,8 @@ struct plan {
     bool mem, reg_gpr, rm_gpr, v_gpr; /* what the fields are; else vector registers or digits */
     unsigned reg, rm, v;              /* register numbers of the guest, or the digit */
     bool reg_written, rm_written;
-    unsigned size, acc; /* of the memory operand */
+    bool reg_high, rm_high; /* AH, CH, DH, BH */
+    unsigned size, acc;     /* of the memory operand */
 };
 
 static bool is_gpr(ZydisRegisterClass c)
@@ -20,39 +21,62 @@ static bool is_gpr(ZydisRegisterClass c)
            c == ZYDIS_REGCLASS_GPR64;
 }
 
-/* Number of a GPR; false: AH, CH, DH or BH. */
-static bool gpr_number(ZydisRegister r, unsigned *n)
+/* Number of a GPR; *high: its second byte, AH, CH, DH or BH. */
+static unsigned gpr_number(ZydisRegister r, bool *high)
 {
-    if (ZydisRegisterGetClass(r) != ZYDIS_REGCLASS_GPR8) {
-        *n = (unsigned)ZydisRegisterGetId(r);
-        return true;
-    }
-    if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
-        return false;
-    *n = r <= ZYDIS_REGISTER_BL ? (unsigned)(r - ZYDIS_REGISTER_AL)
-                                : 4u + (unsigned)(r - ZYDIS_REGISTER_SPL);
-    return true;
+    *high = r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
+    if (*high)
+        return (unsigned)(r - ZYDIS_REGISTER_AH);
+    if (ZydisRegisterGetClass(r) != ZYDIS_REGCLASS_GPR8)
+        return (unsigned)ZydisRegisterGetId(r);
+    return r <= ZYDIS_REGISTER_BL ? (unsigned)(r - ZYDIS_REGISTER_AL)
+                                  : 4u + (unsigned)(r - ZYDIS_REGISTER_SPL);
+}
+
+/* RORX dst, src, by: 64 bits, no flags. */
+static void rotate(struct tr *t, unsigned dst, unsigned src, unsigned by)
+{
+    asm_insn(&t->b, (struct opcode){.op = 0xf0, .map = 3, .prefix = 0xf2, .vex = true, .w = true},
+             dst, OP_REG((uint8_t)src));
+    asm_u8(&t->b, (uint8_t)by);
+}
+
+/* A register operand in a host register: its own or `tmp`. The second byte is rotated down. */
+static unsigned get(struct tr *t, unsigned guest, bool high, unsigned tmp)
+{
+    if (!high)
+        return tr_get(t, guest, tmp);
+    rotate(t, tmp, tr_reg(guest), 8);
+    return tmp;
+}
+
+static void put(struct tr *t, unsigned guest, bool high, unsigned host)
+{
+    if (high)
+        rotate(t, tr_reg(guest), host, 56);
+    else
+        tr_put(t, guest, host);
 }
 
 static bool plan_reg(struct plan *p, const ZydisDecodedOperand *o)
 {
     ZydisRegisterClass c = ZydisRegisterGetClass(o->reg.value);
-    bool gpr = is_gpr(c), written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-    unsigned n = (unsigned)ZydisRegisterGetId(o->reg.value);
+    bool gpr = is_gpr(c), written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, high = false;
     if (!gpr && c != ZYDIS_REGCLASS_XMM && c != ZYDIS_REGCLASS_YMM)
         return false;
-    if (gpr && !gpr_number(o->reg.value, &n))
-        return false;
+    unsigned n = gpr ? gpr_number(o->reg.value, &high) : (unsigned)ZydisRegisterGetId(o->reg.value);
     switch (o->encoding) {
     case ZYDIS_OPERAND_ENCODING_MODRM_REG:
         p->reg = n;
         p->reg_gpr = gpr;
+        p->reg_high = high;
         p->reg_written = gpr && written;
         p->o.byte_reg = c == ZYDIS_REGCLASS_GPR8;
         return true;
     case ZYDIS_OPERAND_ENCODING_MODRM_RM:
         p->rm = n;
         p->rm_gpr = gpr;
+        p->rm_high = high;
         p->rm_written = gpr && written;
         p->o.byte_rm = c == ZYDIS_REGCLASS_GPR8;
         return true;
@@ -190,10 +214,20 @@ static unsigned alignment(const struct tr *t, const struct plan *p)
     return is_vector(t->s) && p->size >= 16 ? (t->s->i.aux >> 8) + 1u : 1;
 }
 
-/* More registers in memory than there are scratch registers? */
-static bool too_many(const struct plan *p)
+/* Does the field `reg` need a scratch register? */
+static bool in_scratch(const struct plan *p)
 {
-    unsigned n = (p->reg_gpr && tr_reg(p->reg) == H_NONE) + (p->v_gpr && tr_reg(p->v) == H_NONE);
+    return p->reg_gpr && (p->reg_high || tr_reg(p->reg) == H_NONE);
+}
+
+/* More registers in memory than there are scratch registers? */
+static bool too_many(const struct tr *t, const struct plan *p)
+{
+    unsigned n = in_scratch(p) + (p->v_gpr && tr_reg(p->v) == H_NONE);
+    if ((p->reg_high || p->rm_high) && !t->j->bmi2)
+        return true;
+    if (p->reg_written && p->rm_written && p->reg == p->rm && p->reg_high != p->rm_high)
+        return true; /* XCHG and XADD of AL and AH */
     if (p->reg_gpr && p->v_gpr && tr_reg(p->reg) == H_NONE && p->reg == p->v)
         return true; /* rare; one copy would have to be two */
     return n > 1;
@@ -202,13 +236,13 @@ static bool too_many(const struct plan *p)
 bool tr_generic_can(const struct tr *t, const struct jit_src *s)
 {
     struct plan p;
-    return make_plan(&p, s) && !too_many(&p) && (!p.mem || tr_mem_can(t, &s->i));
+    return make_plan(&p, s) && !too_many(t, &p) && (!p.mem || tr_mem_can(t, &s->i));
 }
 
 bool tr_generic(struct tr *t)
 {
     struct plan p;
-    if (!make_plan(&p, t->s) || too_many(&p))
+    if (!make_plan(&p, t->s) || too_many(t, &p))
         return false;
     struct asm_buf *b = &t->b;
     struct tr_flags f = tr_flags_of(t, t->s);
@@ -220,26 +254,26 @@ bool tr_generic(struct tr *t)
             return false;
         if (t->smp && p.reg_written && (p.acc & ACC_W))
             tr_mem_fix(t, &rm); /* tr_stored() needs the address */
-        else if (f.reads || (p.reg_gpr && tr_reg(p.reg) == H_NONE) ||
-                 (p.v_gpr && tr_reg(p.v) == H_NONE))
+        else if (f.reads || in_scratch(&p) || (p.v_gpr && tr_reg(p.v) == H_NONE))
             tr_mem_free_rax(t, &rm);
     }
     if (f.reads)
         tr_need_ef(t);
     unsigned reg = p.reg;
     if (p.reg_gpr)
-        reg = tr_get(t, p.reg, H_RAX);
+        reg = get(t, p.reg, p.reg_high, H_RAX);
     if (p.v_gpr)
         p.v = tr_get(t, p.v, H_RAX);
+    bool same = p.reg_gpr && p.rm == p.reg && p.rm_high == p.reg_high;
     if (p.rm_gpr)
-        rm.reg = (uint8_t)(p.rm == p.reg && p.reg_gpr ? reg : tr_get(t, p.rm, H_R11));
+        rm.reg = (uint8_t)(same ? reg : get(t, p.rm, p.rm_high, H_R11));
     p.o.vvvv = (uint8_t)p.v;
     asm_insn(b, p.o, reg, rm);
     emit_immediates(t);
     if (p.reg_written)
-        tr_put(t, p.reg, reg);
+        put(t, p.reg, p.reg_high, reg);
     if (p.rm_written)
-        tr_put(t, p.rm, rm.reg);
+        put(t, p.rm, p.rm_high, rm.reg);
     if (f.writes) {
         t->ef = true;
         t->fl = false;

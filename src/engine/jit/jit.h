@@ -100,7 +100,7 @@ struct jit_page {
 
 #define JIT_MODES     256u
 #define JIT_GENS      256u
-#define JIT_TB_BITS   14
+#define JIT_TB_BITS   16
 #define JIT_PAGE_BITS 11
 #define JIT_TB_INSNS  64u
 
@@ -196,7 +196,7 @@ struct jit_tb *jit_find(struct x86_cpu *c);
 void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to);
 /* RIP * JIT_JUMP_HASH in 32 bits; its upper bits are the place in the jump cache. */
 #define JIT_JUMP_HASH  0x9e3779b1u
-#define JIT_JUMP_SHIFT 20
+#define JIT_JUMP_SHIFT 18
 unsigned jit_jump_index(uint64_t rip);
 void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb);
 

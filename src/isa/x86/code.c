@@ -117,16 +117,24 @@ bool x86_code_locate(struct x86_cpu *c, gva_t lin, uint64_t *roff, gpa_t *gpa)
     return fetch_roff(c, lin, roff, gpa);
 }
 
+static void withdraw_writers(struct x86_cpu *c, uint64_t roff)
+{
+    uint32_t writer = ram_take_writers(c->ram, roff);
+    if (writer == RAM_WRITERS)
+        x86_tlb_unwrite(c, roff);
+    if (writer != RAM_NO_WRITER &&
+        (writer == RAM_WRITERS || !x86_tlb_unwrite_set(c, roff, writer)) && c->ncpus > 1)
+        c->bus.unwrite_others(c->bus.ctx, roff);
+    if (c->ncpus > 1)
+        barrier_all_threads();
+}
+
 uint32_t x86_code_mark(struct x86_cpu *c, uint64_t roff, unsigned len)
 {
     bool first;
     uint32_t gen = ram_code_mark(c->ram, roff, len, &first);
-    if (first) {
-        x86_tlb_unwrite(c, roff);
-        if (c->ncpus > 1)
-            c->bus.unwrite_others(c->bus.ctx, roff);
-        barrier_all_threads();
-    }
+    if (first)
+        withdraw_writers(c, roff);
     return gen;
 }
 

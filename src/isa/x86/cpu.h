@@ -112,7 +112,7 @@ struct x86_jump {
     uint64_t key;
     const void *host;
 };
-#define X86_JUMPS 4096u
+#define X86_JUMPS 16384u
 
 /* Segment as data accesses need it. */
 #define X86_SEGOK_R 1u /* any offset may be read: no check needed */
@@ -268,6 +268,8 @@ uint64_t x86_exec_gen(struct x86_cpu *c, bool global);
 void x86_exec_note(struct x86_cpu *c, gva_t addr, bool large);
 /* (any thread) Makes every write to the page of RAM at roff take the slow path once more. */
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff);
+/* The same in the set that ram_take_writers() named; false: it is another vCPU's. */
+bool x86_tlb_unwrite_set(struct x86_cpu *c, uint64_t roff, uint32_t writer);
 /* Loads the PAE PDPTEs from CR3; #GP(0) if reserved bits are set. No-op unless PAE paging is on. */
 void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3);
 

@@ -283,6 +283,13 @@ static unsigned slot_of(const struct x86_cpu *c, const struct x86_tlbe *e)
     return (unsigned)(e - c->tlb.e[0][0]) & (X86_TLB_SIZE - 1);
 }
 
+/* Of the vCPU, the kind of access and the set of an entry: as ram_add_writer() wants it. */
+static uint32_t set_number(const struct x86_cpu *c, const struct x86_tlbe *e)
+{
+    uint32_t mmu = (uint32_t)(e - c->tlb.e[0][0]) / (X86_TLB_SIZE * X86_TLB_WAYS);
+    return 1 + ((c->index * X86_NMMU + mmu) << X86_TLB_BITS | slot_of(c, e));
+}
+
 static void clear(struct x86_tlbe *e, uint8_t *flags, unsigned slot)
 {
     e->rtag = e->xtag = X86_TLB_NONE(slot);
@@ -362,6 +369,7 @@ void x86_tlb_rewrite(struct x86_cpu *c, struct x86_tlbe *e, uint64_t tag, uint64
 {
     if (ram_has_code(c->ram, roff))
         return;
+    ram_add_writer(c->ram, roff, set_number(c, e));
     atomic_store_explicit(&e->wtag, tag, memory_order_seq_cst);
     /* A vCPU that marks the page now either sees this tag and withdraws it, or we see the mark. */
     if (ram_has_code(c->ram, roff))
@@ -661,18 +669,33 @@ void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid)
     flush_page(c, addr, pcid);
 }
 
+static void unwrite(struct x86_tlbe *e, uint64_t host, unsigned slot)
+{
+    uint64_t tag = atomic_load_explicit(&e->wtag, memory_order_seq_cst);
+    if (X86_TLB_IS_NONE(tag))
+        return;
+    uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
+    /* A half-made entry is checked again by its maker (x86_tlb_rewrite). */
+    if (add + (tag & X86_PAGE_MASK) == host)
+        atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(slot));
+}
+
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff)
 {
     uintptr_t host = (uintptr_t)(c->ram->host + (roff & X86_PAGE_MASK));
-    for (unsigned k = 0; k < (X86_MMU_USER + 1) * X86_TLB_WAYS * X86_TLB_SIZE; k++) {
-        struct x86_tlbe *e = &c->tlb.e[0][0][k];
-        uint64_t tag = atomic_load_explicit(&e->wtag, memory_order_seq_cst);
-        if (X86_TLB_IS_NONE(tag))
-            continue;
-        uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
-        /* A half-made entry is checked again by its maker (x86_tlb_rewrite). */
-        if (add + (tag & X86_PAGE_MASK) == host)
-            atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(k % X86_TLB_SIZE));
-    }
+    for (unsigned k = 0; k < (X86_MMU_USER + 1) * X86_TLB_WAYS * X86_TLB_SIZE; k++)
+        unwrite(&c->tlb.e[0][0][k], host, k % X86_TLB_SIZE);
     atomic_store(&c->jit_unwritten, 1);
+}
+
+bool x86_tlb_unwrite_set(struct x86_cpu *c, uint64_t roff, uint32_t writer)
+{
+    uintptr_t host = (uintptr_t)(c->ram->host + (roff & X86_PAGE_MASK));
+    uint32_t n = writer - 1, slot = n % X86_TLB_SIZE, who = n >> X86_TLB_BITS;
+    if (who / X86_NMMU != c->index)
+        return false;
+    for (unsigned w = 0; w < X86_TLB_WAYS; w++)
+        unwrite(&c->tlb.e[who % X86_NMMU][w][slot], host, slot);
+    atomic_store(&c->jit_unwritten, 1);
+    return true;
 }
