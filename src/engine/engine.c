@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct engine *const engine_list[] = {&engine_interp, &engine_jit, NULL};
+const struct engine *const engine_list[] = {&engine_jit, &engine_interp, NULL};
 
 const struct engine *engine_auto(char *why, size_t len)
 {
