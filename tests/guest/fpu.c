@@ -108,6 +108,68 @@ TEST(x87_errors, "fpu: x87 errors: #MF at the next waiting instruction")
     all_on();
 }
 
+/* Three times round: the third unmasks division by zero. */
+TEST(x87_unmask, "fpu: x87 code that unmasks an error in its midst")
+{
+    all_on();
+    static const uint16_t cw[4] = {0x37f, 0x27f, 0x37b, 0x37f};
+    ulong left = 4;
+    const uint16_t *p = cw;
+    IS(PROBE("fldz; 1: fld1; fldcw (%0); fdiv %%st(1), %%st; fstp %%st(0); add $2, %0; dec %1; "
+             "jnz 1b",
+             "+r"(p), "+r"(left)),
+       MF);
+    IS(p - cw, 2);
+    IS(left, 2);
+    uint16_t sw;
+    __asm__ volatile("fnstsw %0" : "=m"(sw));
+    IS(sw & 0xb884, 0xb084); /* B, ES, ZE; two registers in use */
+    all_on();
+}
+
+TEST(x87_pointers, "fpu: FIP is that of the last instruction which was completed")
+{
+    all_on();
+    uint32_t env[7];
+    ulong at;
+    uint64_t va = TEST_VA + 0x20000;
+    map_page(va, 0, 0);
+    IS(PROBE("lea 2f(%%rip), %0; fldz; 2: fld1; mov %0, %%rcx; fldl (%1)", "=&r"(at)
+             : "r"(va)
+             : "rcx"),
+       PF);
+    __asm__ volatile("fnstenv %0" : "=m"(env));
+    IS(env[3], (uint32_t)at);
+    IS(env[1] >> 11 & 7, 6); /* and the load has pushed nothing */
+    __asm__ volatile("lea 2f(%%rip), %0; fldz; 2: fld1; fnstcw (%2); fwait; jmp 3f; 3: fnstenv %1"
+                     : "=&r"(at), "=m"(env)
+                     : "r"(image)
+                     : "memory");
+    IS(env[3], (uint32_t)at);
+    __asm__ volatile("fld1; fninit; fnstenv %0" : "=m"(env));
+    IS(env[3], 0);
+}
+
+TEST(x87_kept, "fpu: x87 and SSE registers are kept while the system works")
+{
+    all_on();
+    enum { PAGES = 16 };
+    uint64_t va = TEST_VA + 0x20000, p = va, x, y = 0x4008000000000000; /* 3.0 */
+    ulong n = PAGES;
+    for (unsigned k = 0; k < PAGES; k++)
+        map_page(va + 4096 * k, (uint64_t)page_alloc(), P_P | P_W);
+    __asm__ volatile("movsd %3, %%xmm9; fldz; fld1; 1: fadd %%st, %%st(1); addsd %%xmm9, %%xmm9; "
+                     "xor %%eax, %%eax; cpuid; fxch; fistl (%0); fxch; add $4096, %0; dec %1; "
+                     "jnz 1b; fstp %%st(0); fistpll %2; movsd %%xmm9, %3"
+                     : "+r"(p), "+r"(n), "=m"(x), "+m"(y)
+                     :
+                     : "memory", "rax", "rbx", "rcx", "rdx");
+    IS(x, PAGES);
+    IS(y, 0x4008000000000000 + ((uint64_t)PAGES << 52)); /* 3 * 2^16 */
+    for (unsigned k = 0; k < PAGES; k++)
+        IS(*(const uint32_t *)(va + 4096 * k), k + 1);
+}
+
 TEST(osxsave, "fpu: CR4.OSXSAVE, XSETBV and XCR0")
 {
     uint32_t r[4];

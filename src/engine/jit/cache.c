@@ -7,6 +7,7 @@
 #include "engine/jit/regs.h"
 #include "isa/x86/access.h"
 #include "isa/x86/code.h"
+#include "isa/x86/fpu.h"
 #include "isa/x86/native.h"
 
 void jit_flush(struct x86_cpu *c)
@@ -59,6 +60,9 @@ static uint32_t mode_bits(const struct x86_cpu *c)
     if (masked && !(c->s.cr0 & X86_CR0_TS) && (c->s.cr4 & X86_CR4_OSXSAVE) &&
         (c->s.xcr0 & avx) == avx && c->protected_mode)
         b |= JIT_M_AVX;
+    bool x87 = (c->s.fpu.fcw & X86_FCW_MASKS) == X86_FCW_MASKS && !(c->s.fpu.fsw & X86_FSW_ES);
+    if (x87 && !(c->s.cr0 & (X86_CR0_EM | X86_CR0_TS)) && c->jit->xsave)
+        b |= JIT_M_X87;
     for (unsigned n = 0; n < X86_NSEG; n++)
         b |= (uint32_t)(c->code_size == 64 ? (n == X86_FS || n == X86_GS) + JIT_SEG_FLAT
                                            : seg_kind(c, n))

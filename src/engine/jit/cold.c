@@ -42,8 +42,10 @@ struct cold *tr_slow(struct tr *t)
     if (!t->slow) {
         struct jit_insn *ji = tr_insn(t);
         t->slow = ji ? tr_cold(t, COLD_INTERP) : NULL;
-        if (t->slow)
+        if (t->slow) {
             t->slow->ji = ji;
+            t->slow->x87_last = t->x87_last;
+        }
     }
     return t->slow;
 }
@@ -68,16 +70,26 @@ static void call(struct tr *t, const uint8_t *thunk)
     asm_call(&t->b, jit_rw(t->j, thunk));
 }
 
+/* Behind a call of C code. */
+static void reload(struct tr *t)
+{
+    if (t->fpu)
+        call(t, t->j->thunk.fpu_load);
+    if (t->x87)
+        call(t, t->j->thunk.x87_load);
+}
+
 static void emit_interp(struct tr *t, const struct cold *k)
 {
+    if (k->x87_last)
+        tr_x87_tell(t, k->x87_last);
     asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, k->ji));
-    if (!k->back) { /* it ends the translation */
+    if (!k->back || k->leaves) { /* it ends the translation */
         asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.interp_end));
         return;
     }
     call(t, t->j->thunk.interp);
-    if (t->fpu)
-        call(t, t->j->thunk.fpu_load);
+    reload(t);
     if (k->ef)
         asm_flags_load(&t->b, G_OFF(fl));
     asm_jmp(&t->b, k->back);
@@ -97,8 +109,7 @@ static void emit_raced(struct tr *t, const struct cold *k)
     asm_lea(&t->b, H_RAX, k->host, 8);
     asm_mov_imm(&t->b, H_R11, k->size);
     call(t, t->j->thunk.raced);
-    if (t->fpu)
-        call(t, t->j->thunk.fpu_load);
+    reload(t);
     asm_jmp(&t->b, k->back);
 }
 
@@ -147,6 +158,7 @@ void tr_interp(struct tr *t)
     struct jit_insn *ji = tr_insn(t);
     if (!ji)
         return;
+    tr_x87_settle(t);
     tr_need_fl(t);
     asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, ji));
     if (t->s->i.flags & X86_IF_END) {
@@ -154,8 +166,7 @@ void tr_interp(struct tr *t)
         return;
     }
     call(t, t->j->thunk.interp);
-    if (t->fpu)
-        call(t, t->j->thunk.fpu_load);
+    reload(t);
     t->ef = false;
     t->fl = true;
     t->held.active = false;

@@ -161,7 +161,7 @@ static unsigned survey(const struct tr *t, unsigned first, unsigned base, struct
 bool tr_group_begin(struct tr *t, unsigned base)
 {
     unsigned n = (unsigned)(t->s - t->j->src);
-    struct held h = {.base = base, .first = n};
+    struct held h = {.base = base, .first = n, .x87_last = t->x87_last};
     if (t->copying || !tr_code64(t) || (t->held.active && t->held.last > n) ||
         tr_reg(base) == H_NONE || survey(t, n, base, &h) < 2 || t->ngroups == GROUPS_MAX)
         return false;
@@ -200,6 +200,7 @@ void tr_group_copy(struct tr *t, unsigned group)
     t->held.active = false;
     t->ef = false;
     t->fl = true;
+    t->x87_last = h.x87_last;
     for (unsigned n = h.first; n <= h.last && !end; n++)
         end = tr_write_insn(t, n);
     t->copying = false;
@@ -207,6 +208,7 @@ void tr_group_copy(struct tr *t, unsigned group)
         return;
     if (h.last + 1 == t->n) {
         const struct jit_src *s = &t->j->src[h.last];
+        tr_x87_settle(t);
         tr_goto(t, (t->tb->rip + s->i.end) & t->c->ip_mask, t->tb->rip);
         return;
     }

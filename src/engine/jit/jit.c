@@ -39,6 +39,7 @@ static void detect(struct jit *j)
 {
     unsigned a, b, cx, d;
     j->avx = __builtin_cpu_supports("avx");
+    j->xsave = __get_cpuid(1, &a, &b, &cx, &d) && (cx & bit_OSXSAVE);
     if (__get_cpuid_count(7, 0, &a, &b, &cx, &d))
         j->bmi2 = b & bit_BMI2;
 }

@@ -8,6 +8,7 @@
  *  - the guest's arithmetic flags are in EFLAGS, or in cpu->fl, or in both: known for each point of
  *    a translation when it is made. A translation has one entry for each of the two;
  *  - the guest's SSE and AVX registers are in the host's if cpu->jit_fpu_live, else in cpu->s.fpu;
+ *    its x87 state if cpu->jit_x87_live, but for the pointers, which are in cpu->jit_x87;
  *  - RSP is the host's stack, and constant.
  * Whenever C code runs, all state is in struct x86_cpu, flags in cpu->fl.
  *
@@ -48,7 +49,8 @@ struct jit_mode {
 #define JIT_M_SP16   0x100u /* 16-bit stack pointer */
 #define JIT_M_LONG   0x200u /* IA-32e mode: addresses may be non-canonical */
 #define JIT_M_CPL0   0x400u
-#define JIT_M_SEG_SH 12 /* enum jit_segkind of each segment register, 2 bits */
+#define JIT_M_X87    0x800u /* like JIT_M_SSE; no error is pending */
+#define JIT_M_SEG_SH 12     /* enum jit_segkind of each segment register, 2 bits */
 
 enum jit_segkind {
     JIT_SEG_SLOW, /* every access is checked by the semantic function */
@@ -117,6 +119,7 @@ struct jit_thunks {
     const uint8_t *ways[2][X86_NMMU];
     const uint8_t *raced;    /* called; RAX: host address, R11D: size of a store */
     const uint8_t *fpu_load; /* called */
+    const uint8_t *x87_load; /* called */
 };
 
 /* One instruction while it is translated. */
@@ -148,9 +151,9 @@ struct jit {
     unsigned native_flushes;
     struct jit_thunks thunk;
     struct jit_src src[JIT_TB_INSNS];
-    struct tr *tr;  /* the translation in the making: tr.h */
-    bool full;      /* the last one failed for want of space */
-    bool bmi2, avx; /* of the host */
+    struct tr *tr;         /* the translation in the making: tr.h */
+    bool full;             /* the last one failed for want of space */
+    bool bmi2, avx, xsave; /* of the host */
     /* For comparisons with another engine (set before anything is translated): undefined flags are
      * the interpreter's, and a translation that is reached while cpu->jit_stop is set is not
      * executed: run() gets control back with s.rip at it. */

@@ -82,8 +82,8 @@ static void fpu_load(struct maker *m)
     asm_u8(b, 0xc3);
 }
 
-/* If they are live. Flags and RAX are lost. */
-static void fpu_save(struct maker *m)
+/* If they are live. Flags are lost. */
+static void sse_save(struct maker *m)
 {
     struct asm_buf *b = &m->b;
     asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
@@ -101,6 +101,64 @@ static void fpu_save(struct maker *m)
     mxcsr(b, false, OP_GS(G_OFF(jit_scratch)));
     asm_store_imm(b, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
     asm_patch(done, b->p);
+}
+
+/* ---- x87 ---- */
+
+/* XSAVE64 or XRSTOR64 of the x87 state alone; RAX and RDX are lost. */
+static void xsave(struct asm_buf *b, bool store)
+{
+    asm_mov_imm(b, H_RAX, X86_XCR0_X87);
+    asm_mov_imm(b, H_RDX, 0);
+    asm_insn(b, (struct opcode){.op = 0xae, .map = 1, .w = true}, store ? 4 : 5,
+             OP_GS(G_OFF(s.fpu)));
+}
+
+static void pointers(struct asm_buf *b, bool store)
+{
+    static const struct {
+        int32_t image, live;
+        unsigned size;
+    } field[] = {{G_OFF(s.fpu.fip), G_OFF(jit_x87.fip), 8},
+                 {G_OFF(s.fpu.fdp), G_OFF(jit_x87.fdp), 8},
+                 {G_OFF(s.fpu.fop), G_OFF(jit_x87.fop), 2}};
+    for (unsigned n = 0; n < ARRAY_LEN(field); n++) {
+        asm_load(b, H_RAX, OP_GS(store ? field[n].live : field[n].image), field[n].size);
+        asm_store(b, OP_GS(store ? field[n].image : field[n].live), H_RAX, field[n].size);
+    }
+}
+
+/* RAX and R11 are lost. */
+static void x87_load(struct maker *m)
+{
+    struct asm_buf *b = &m->b;
+    pointers(b, false);
+    asm_mov_rr(b, H_R11, H_RDX);
+    asm_alu_imm(b, ALU_OR, OP_GS(G_OFF(s.fpu.xstate_bv)), X86_XCR0_X87, 1);
+    xsave(b, false);
+    asm_mov_rr(b, H_RDX, H_R11);
+    asm_store_imm(b, OP_GS(G_OFF(jit_x87_live)), 1, 1);
+    asm_u8(b, 0xc3);
+}
+
+/* If it is live. Flags, RAX and RDX are lost. */
+static void x87_save(struct maker *m)
+{
+    static const uint8_t fninit[] = {0xdb, 0xe3};
+    struct asm_buf *b = &m->b;
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_x87_live)), 0, 1);
+    uint8_t *done = asm_jcc(b, CC_Z, NULL);
+    xsave(b, true);
+    asm_bytes(b, fninit, sizeof fninit);
+    pointers(b, true);
+    asm_store_imm(b, OP_GS(G_OFF(jit_x87_live)), 0, 1);
+    asm_patch(done, b->p);
+}
+
+static void fpu_save(struct maker *m)
+{
+    sse_save(m);
+    x87_save(m);
 }
 
 /* ---- in and out ---- */
@@ -319,6 +377,8 @@ bool jit_thunks_make(struct x86_cpu *c)
     raced(&m);
     t->fpu_load = at(&m);
     fpu_load(&m);
+    t->x87_load = at(&m);
+    x87_load(&m);
     at(&m);
     j->used = j->thunk_end = (uint64_t)(m.b.p - j->rw);
     return !m.b.full;

@@ -30,7 +30,9 @@ struct cold {
     struct opnd host;    /* COLD_RACED */
     unsigned group;      /* COLD_GROUP */
     struct jit_insn *ji; /* COLD_INTERP */
-    struct cold *slow;   /* COLD_TLB: where to go if that fails */
+    const struct jit_src *x87_last; /* COLD_INTERP: before it */
+    bool leaves;                    /* COLD_INTERP: it does not come back */
+    struct cold *slow;              /* COLD_TLB: where to go if that fails */
     const uint8_t *thunk;
     const uint8_t *at;  /* where it was written */
     uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH */
@@ -40,10 +42,11 @@ struct cold {
 /* Accesses that share a TLB check: group.c. */
 struct held {
     bool active, write;
-    unsigned base;        /* guest register */
-    unsigned first, last; /* instructions */
-    int64_t lo, hi;       /* the range, relative to the register at `first` */
-    int64_t at;           /* how far it has moved since */
+    unsigned base;                  /* guest register */
+    unsigned first, last;           /* instructions */
+    int64_t lo, hi;                 /* the range, relative to the register at `first` */
+    int64_t at;                     /* how far it has moved since */
+    const struct jit_src *x87_last; /* at `first` */
 };
 #define GROUPS_MAX 16u
 
@@ -66,11 +69,14 @@ struct tr {
 
     bool ef, fl; /* the guest's flags are in EFLAGS, in cpu->fl */
     bool fpu;    /* the translation keeps the guest's SSE and AVX registers in the host's */
+    bool x87;    /* likewise the x87 state */
     bool smp;
-    bool failed;                  /* out of data */
-    struct jit_src *s;            /* the instruction at hand */
-    struct jit_insn *ji;          /* its copy, once it has one */
-    struct cold *slow;            /* its COLD_INTERP, once it has one */
+    bool failed;         /* out of data */
+    struct jit_src *s;   /* the instruction at hand */
+    struct jit_insn *ji; /* its copy, once it has one */
+    struct cold *slow;   /* its COLD_INTERP, once it has one */
+    /* The last x87 instruction, if FIP and FOP are still to be set to it. */
+    const struct jit_src *x87_last;
     uint8_t *label[JIT_TB_INSNS]; /* host code of each instruction that jumps lead back to */
     bool target[JIT_TB_INSNS];    /* they do */
     uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */
@@ -156,6 +162,15 @@ bool tr_integer(struct tr *t);
 bool tr_move(struct tr *t);
 bool tr_simd(struct tr *t);
 bool tr_is_simd(const struct tr *t, const struct jit_src *s); /* will tr_simd() take it? */
+bool tr_x87(struct tr *t);
+/* Will tr_x87() need the state live for it? */
+bool tr_is_x87(const struct tr *t, const struct jit_src *s);
+/* It ends the translation: errors may be masked, unmasked or pending behind it. */
+bool tr_x87_may_end(const struct tr *t, const struct jit_src *s);
+/* FIP and FOP as `s` sets them. RAX is lost. */
+void tr_x87_tell(struct tr *t, const struct jit_src *s);
+/* The same for t->x87_last: needed before anything but straight code that is not interpreted. */
+void tr_x87_settle(struct tr *t);
 bool tr_flow(struct tr *t, bool *end);
 /* An instruction with a ModRM byte, its registers and address replaced (generic.c). */
 bool tr_generic(struct tr *t);

@@ -69,7 +69,7 @@ static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, u
     if (!len)
         return 0;
     s->off = (uint16_t)off;
-    if (changes_mode(s->zi.mnemonic))
+    if (changes_mode(s->zi.mnemonic) || tr_x87_may_end(t, s))
         s->i.flags |= X86_IF_END;
     t->n++;
     return len;
@@ -155,13 +155,11 @@ static void find_targets(struct tr *t)
 
 /* ---- writing ---- */
 
-static void check_fpu(struct tr *t)
+static void check_live(struct tr *t, int32_t flag, const uint8_t *load)
 {
-    if (!t->fpu)
-        return;
-    asm_alu_imm(&t->b, ALU_CMP, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
+    asm_alu_imm(&t->b, ALU_CMP, OP_GS(flag), 0, 1);
     uint8_t *live = asm_jcc(&t->b, CC_NZ, NULL);
-    asm_call(&t->b, jit_rw(t->j, t->j->thunk.fpu_load));
+    asm_call(&t->b, jit_rw(t->j, load));
     asm_patch(live, t->b.p);
 }
 
@@ -187,7 +185,7 @@ static void write_entries(struct tr *t)
 {
     struct jit_tb *tb = t->tb;
     enum want want = tr_want(t, 0);
-    if (want == WANT_EF && !t->fpu && !t->j->exact) {
+    if (want == WANT_EF && !t->fpu && !t->x87 && !t->j->exact) {
         tb->entry = here(t);
         asm_flags_load(&t->b, G_OFF(fl));
         tb->entry_ef = here(t);
@@ -200,7 +198,10 @@ static void write_entries(struct tr *t)
     tb->entry = here(t);
     check_stop(t);
     tb->body = here(t);
-    check_fpu(t);
+    if (t->fpu)
+        check_live(t, G_OFF(jit_fpu_live), t->j->thunk.fpu_load);
+    if (t->x87)
+        check_live(t, G_OFF(jit_x87_live), t->j->thunk.x87_load);
     t->fl = want != WANT_ANY;
     if (want == WANT_EF)
         tr_need_ef(t);
@@ -226,12 +227,14 @@ bool tr_write_insn(struct tr *t, unsigned n)
     t->s = &t->j->src[n];
     t->ji = NULL;
     t->slow = NULL;
-    if (!t->copying) {
+    if (!t->copying)
         t->point[n] = (struct point){t->b.p, t->ef, t->fl};
+    if (t->target[n] || (t->s->i.flags & X86_IF_END))
+        tr_x87_settle(t);
+    if (!t->copying)
         write_label(t, n);
-    }
     bool known = t->s->zi.mnemonic != ZYDIS_MNEMONIC_INVALID;
-    if (!known || !(tr_flow(t, &end) || tr_move(t) || tr_integer(t) || tr_simd(t))) {
+    if (!known || !(tr_flow(t, &end) || tr_move(t) || tr_integer(t) || tr_simd(t) || tr_x87(t))) {
         tr_interp(t);
         end = t->s->i.flags & X86_IF_END;
     }
@@ -244,13 +247,16 @@ bool tr_write_insn(struct tr *t, unsigned n)
 static void write_code(struct tr *t)
 {
     struct jit_tb *tb = t->tb;
-    for (unsigned n = 0; n < t->n; n++)
+    for (unsigned n = 0; n < t->n; n++) {
         t->fpu |= tr_is_simd(t, &t->j->src[n]);
+        t->x87 |= tr_is_x87(t, &t->j->src[n]);
+    }
     find_targets(t);
     write_entries(t);
     bool end = false;
     for (unsigned n = 0; n < t->n && !end; n++)
         end = tr_write_insn(t, n);
+    tr_x87_settle(t);
     if (!end)
         tr_goto(t, (tb->rip + tb->len) & t->c->ip_mask, tb->rip);
     tr_cold_emit(t);

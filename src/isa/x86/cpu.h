@@ -209,8 +209,13 @@ struct x86_cpu {
     uint64_t jit_key, jit_key_global; /* of the jump cache, to be combined with RIP */
     uint64_t jit_tmp, jit_set;
     uint32_t jit_scratch;
-    uint8_t jit_stop;              /* see struct jit, exact */
-    uint8_t jit_fpu_live;          /* the guest's SSE and AVX registers are in the host's */
+    uint8_t jit_stop;     /* see struct jit, exact */
+    uint8_t jit_fpu_live; /* the guest's SSE and AVX registers are in the host's */
+    uint8_t jit_x87_live; /* the guest's x87 state is in the host's, but for these: */
+    struct {
+        uint64_t fip, fdp;
+        uint32_t fop;
+    } jit_x87;
     _Atomic uint8_t jit_unwritten; /* (any thread) x86_tlb_unwrite() was here */
     struct x86_jump jump[X86_JUMPS];
 };

@@ -7,6 +7,9 @@
 #include "isa/x86/cpu.h"
 
 #define X86_FCW_INIT   0x37fu
+#define X86_FCW_BITS   0x1f3fu /* the others are zero but for one */
+#define X86_FCW_ONE    0x40u
+#define X86_FCW_MASKS  0x3fu /* of the six errors */
 #define X86_MXCSR_INIT 0x1f80u
 #define X86_MXCSR_BITS 0xffffu /* the others are reserved (SDM vol. 1, 10.2.3) */
 

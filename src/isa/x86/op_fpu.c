@@ -11,7 +11,7 @@
 
 static void set_fcw(struct x86_cpu *c, uint16_t v)
 {
-    c->s.fpu.fcw = (v & 0x1f3f) | 0x40; /* bit 6 reads as one, the others as zero */
+    c->s.fpu.fcw = (v & X86_FCW_BITS) | X86_FCW_ONE;
 }
 
 static void set_fsw(struct x86_cpu *c, uint16_t v)
@@ -196,7 +196,7 @@ static void op_fnstenv(struct x86_cpu *c, const struct x86_insn *i)
     uint8_t env[ENV_MAX];
     env_store(c, env, i->aux);
     x86_st_bytes(c, x86_lin_w(c, i, i->aux), env, i->aux, c->mmu);
-    c->s.fpu.fcw |= 0x3f; /* all errors are masked from now on */
+    c->s.fpu.fcw |= X86_FCW_MASKS; /* all errors are masked from now on */
     x86_fpu_update_es(c);
 }
 
