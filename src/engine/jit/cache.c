@@ -20,6 +20,7 @@ void jit_flush(struct x86_cpu *c)
     j->used = j->thunk_end;
     j->data_used = 0;
     j->modes = 0;
+    memset(j->recent, 0, sizeof j->recent);
     j->ngens = 1; /* number 0 is not used: no key is 0 */
     j->tlb_epoch = ~0ull;
     j->flushes++;
@@ -75,16 +76,33 @@ static bool same_mode(const struct jit_mode *a, const struct jit_mode *b)
     return a->bits == b->bits && a->cs_base == b->cs_base && a->cs_limit == b->cs_limit;
 }
 
+bool jit_mode_find(struct jit *j, const struct jit_mode *m, unsigned *index)
+{
+    struct jit_recent *r = &j->recent[(m->bits ^ m->bits >> 7 ^ m->cs_base >> 4) % JIT_RECENTS];
+    if (LIKELY(r->valid && same_mode(&r->mode, m))) {
+        *index = r->index;
+        return true;
+    }
+    unsigned n = 0;
+    while (n < j->modes && !same_mode(&j->mode[n], m))
+        n++;
+    if (n == JIT_MODES)
+        return false;
+    if (n == j->modes)
+        j->mode[j->modes++] = *m;
+    *r = (struct jit_recent){*m, n, true};
+    *index = n;
+    return true;
+}
+
 static unsigned mode_index(struct x86_cpu *c, const struct jit_mode *m)
 {
-    struct jit *j = c->jit;
-    for (unsigned n = 0; n < j->modes; n++)
-        if (same_mode(&j->mode[n], m))
-            return n;
-    if (j->modes == JIT_MODES)
+    unsigned n = 0;
+    if (!jit_mode_find(c->jit, m, &n)) {
         jit_flush(c);
-    j->mode[j->modes] = *m;
-    return j->modes++;
+        jit_mode_find(c->jit, m, &n);
+    }
+    return n;
 }
 
 /* A short number for a generation; with the mode it makes a key of the jump cache unique. */
@@ -106,7 +124,8 @@ void jit_mode_update(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
     struct jit_mode m = {mode_bits(c), c->code_size == 64 ? 0 : c->segc[X86_CS].base, c->cs_limit};
-    bool same = j->modes && same_mode(&m, &j->mode[j->cur_mode]);
+    bool same = j->modes && same_mode(&m, &j->mode[j->cur_mode]) &&
+                c->jit_key >> 56 == j->cur_mode; /* translated code may have changed it */
     if (LIKELY(same && j->tlb_epoch == c->tlb.epoch))
         return;
     if (!same) {

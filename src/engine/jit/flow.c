@@ -40,7 +40,7 @@ static int own_insn(const struct tr *t, uint64_t rip)
     return -1;
 }
 
-static void poll(struct tr *t, uint64_t rip)
+void tr_poll(struct tr *t, uint64_t rip)
 {
     tr_need_fl(t);
     tr_clobber_ef(t);
@@ -101,6 +101,11 @@ static void goto_cached(struct tr *t, uint64_t rip)
     tr_cold_site(t, k, cached_jump(&t->b, t->m, rip));
 }
 
+void tr_goto_mode(struct tr *t, uint64_t rip)
+{
+    goto_cached(t, rip);
+}
+
 void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
 {
     struct jit *j = c->jit;
@@ -124,7 +129,7 @@ void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from)
 {
     if (rip <= from)
-        poll(t, rip);
+        tr_poll(t, rip);
     int own = own_insn(t, rip);
     if (own >= 0)
         goto_label(t, (unsigned)own);

@@ -103,6 +103,27 @@ static bool with_rax(struct tr *t, bool cmpxchg)
     return true;
 }
 
+/* CMPXCHG16B m128: RDX, RCX and RBX are where they belong. */
+static bool cmpxchg16b(struct tr *t)
+{
+    struct opnd m;
+    if (!tr_mem(t, 16, ACC_R | ACC_W | ACC_LOCK, 16, &m))
+        return false;
+    tr_mem_fix(t, &m);
+    if (tr_flags_of(t, t->s).reads)
+        tr_need_ef(t);
+    asm_mov_rr(&t->b, H_RAX, tr_reg(X86_RAX));
+    asm_insn(
+        &t->b,
+        (struct opcode){
+            .op = 0xc7, .map = 1, .w = true, .lock = t->s->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK},
+        1, m);
+    asm_mov_rr(&t->b, tr_reg(X86_RAX), H_RAX);
+    flags_written(t);
+    tr_stored(t, m, 16);
+    return true;
+}
+
 /* DIV, IDIV of 32 or 64 bits. The host must not meet an error: what might be one is left to the
  * interpreter. */
 static bool divide(struct tr *t)
@@ -270,6 +291,8 @@ bool tr_integer(struct tr *t)
         return s->zi.operand_count_visible == 1 ? with_rax(t, false) : tr_generic(t);
     case ZYDIS_MNEMONIC_CMPXCHG:
         return with_rax(t, true);
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+        return cmpxchg16b(t);
     case ZYDIS_MNEMONIC_DIV:
     case ZYDIS_MNEMONIC_IDIV:
         return divide(t);

@@ -91,8 +91,8 @@ static int vcpu_create(struct x86_cpu *c, struct error *e)
 
 /* ---- called by translated code; all state is in memory ---- */
 
-/* The translation to continue with. NULL: there is none, see jit_find(). */
-static struct jit_tb *find(struct x86_cpu *c)
+/* Takes note of what has changed since translated code ran last. */
+static void settle(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
     if (UNLIKELY(j->code_epoch != atomic_load_explicit(&c->ram->code_epoch, memory_order_relaxed)))
@@ -101,21 +101,28 @@ static struct jit_tb *find(struct x86_cpu *c)
         jit_flush(c);
         j->native_flushes = c->native->flushes;
     }
+    jit_mode_update(c);
+}
+
+/* The translation to continue with. NULL: there is none, see jit_find(). */
+static struct jit_tb *find(struct x86_cpu *c)
+{
+    settle(c);
     struct jit_tb *tb = jit_find(c);
     if (LIKELY(tb != NULL))
         jit_jump_insert(c, tb);
     return tb;
 }
 
-/* The same; NULL also if the run loop must have a look. */
-static struct jit_tb *next(struct x86_cpu *c)
-{
-    return UNLIKELY(boundary_needed(c)) ? NULL : find(c);
-}
-
 const uint8_t *jit_c_dispatch(struct x86_cpu *c)
 {
-    const struct jit_tb *tb = next(c);
+    if (UNLIKELY(boundary_needed(c)))
+        return c->jit->thunk.leave;
+    settle(c);
+    const struct x86_jump *e = &c->jump[jit_jump_index(c->s.rip)];
+    if (LIKELY(e->key == (c->s.rip ^ c->jit_key_global) || e->key == (c->s.rip ^ c->jit_key)))
+        return e->host;
+    const struct jit_tb *tb = find(c);
     return tb ? tb->entry : c->jit->thunk.leave;
 }
 
@@ -125,7 +132,7 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     struct jit_tb *from = l->from;
     uint64_t flushes = j->flushes, killed = j->stat.killed;
     c->s.rip = l->rip;
-    struct jit_tb *tb = next(c);
+    struct jit_tb *tb = boundary_needed(c) ? NULL : find(c);
     if (!tb)
         return j->thunk.leave;
     /* Only if the page is still the same, and `from` still alive. */

@@ -100,6 +100,7 @@ struct jit_page {
     struct jit_tb *tb;
 };
 
+#define JIT_RECENTS   64u
 #define JIT_MODES     256u
 #define JIT_GENS      256u
 #define JIT_TB_BITS   16
@@ -120,6 +121,13 @@ struct jit_thunks {
     const uint8_t *raced;    /* called; RAX: host address, R11D: size of a store */
     const uint8_t *fpu_load; /* called */
     const uint8_t *x87_load; /* called */
+};
+
+/* A mode that was looked for, by a hash of it. */
+struct jit_recent {
+    struct jit_mode mode;
+    unsigned index;
+    bool valid;
 };
 
 /* One instruction while it is translated. */
@@ -143,6 +151,7 @@ struct jit {
     struct jit_tb *crossing; /* by page_next */
     struct jit_mode mode[JIT_MODES];
     unsigned modes;
+    struct jit_recent recent[JIT_RECENTS];
     unsigned cur_mode, cur_mode_global; /* without JIT_M_GLOBAL, and with */
     uint64_t gens[JIT_GENS];            /* x86_exec_gen() values by their short numbers */
     unsigned ngens;
@@ -189,6 +198,8 @@ bool jit_thunks_make(struct x86_cpu *c);
 
 /* ---- cache.c ---- */
 void jit_flush(struct x86_cpu *c);
+/* The index of a mode, a new one if need be. False: there is no room for another. */
+bool jit_mode_find(struct jit *j, const struct jit_mode *m, unsigned *index);
 /* The mode of the code at s.rip, apart from JIT_M_GLOBAL. */
 void jit_mode_update(struct x86_cpu *c);
 /* Kills translations of code that has been written. */

@@ -225,11 +225,16 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
     return true;
 }
 
+bool tr_stack_can(const struct tr *t)
+{
+    return !(t->m->bits & JIT_M_SP16) && tr_seg(t, X86_SS) == JIT_SEG_FLAT && !aligning(t);
+}
+
 bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc,
               struct opnd *m)
 {
     struct asm_buf *b = &t->b;
-    if ((t->m->bits & JIT_M_SP16) || tr_seg(t, X86_SS) != JIT_SEG_FLAT || aligning(t))
+    if (!tr_stack_can(t))
         return false;
     if (tr_code64(t))
         return simple(t, base, disp, size, acc, 1, m);

@@ -102,11 +102,35 @@ static void move_sp(struct tr *t, int32_t by)
     asm_lea(&t->b, tr_reg(X86_RSP), OP_MEM((uint8_t)tr_reg(X86_RSP), by), stack_width(t));
 }
 
+/* The value waits in memory while the stack is checked. */
+static bool push_mem(struct tr *t)
+{
+    struct asm_buf *b = &t->b;
+    unsigned size = stack_width(t);
+    struct opnd m;
+    if (t->s->zi.operand_width != size * 8 || !tr_stack_can(t) || !tr_mem(t, size, ACC_R, 1, &m))
+        return false;
+    tr_mem_fix(t, &m);
+    tr_need_fl(t);
+    asm_load(b, H_RAX, m, size);
+    asm_store(b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
+    if (!tr_stack(t, X86_RSP, -(int32_t)size, size, ACC_W, &m))
+        return false;
+    tr_mem_fix(t, &m);
+    asm_load(b, H_RAX, OP_GS(G_OFF(jit_tmp)), 8);
+    asm_store(b, m, H_RAX, size);
+    move_sp(t, -(int32_t)size);
+    tr_stored(t, m, size);
+    return true;
+}
+
 static bool push(struct tr *t)
 {
     const struct jit_src *s = t->s;
     unsigned size = s->zi.operand_width / 8u;
     const ZydisDecodedOperand *o = &s->op[0];
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY)
+        return push_mem(t);
     bool imm = o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     if (size != stack_width(t) || (!imm && o->type != ZYDIS_OPERAND_TYPE_REGISTER))
         return false;

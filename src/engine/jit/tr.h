@@ -80,6 +80,7 @@ struct tr {
     uint8_t *label[JIT_TB_INSNS]; /* host code of each instruction that jumps lead back to */
     bool target[JIT_TB_INSNS];    /* they do */
     uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */
+    unsigned poll_behind;         /* the instruction behind STI; 0: none */
     struct held held;             /* in H_HELD */
     bool copying;
     unsigned ngroups;
@@ -131,6 +132,7 @@ enum { ACC_R = 1, ACC_W = 2, ACC_LOCK = 4 };
  * possibly RAX. If there is a check, flags are in cpu->fl afterwards. False: leave the instruction
  * to tr_interp(). */
 bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct opnd *m);
+bool tr_stack_can(const struct tr *t);
 bool tr_mem_can(const struct tr *t, const struct x86_insn *i); /* tr_mem() would not refuse */
 /* The same for [SS:base + disp] with the width of the stack; `base` is RSP or RBP. */
 bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned acc,
@@ -185,7 +187,13 @@ void tr_group_step(struct tr *t); /* behind each instruction */
 void tr_group_copy(struct tr *t, unsigned group);
 bool tr_write_insn(struct tr *t, unsigned n); /* translate.c; true: the translation ends with it */
 
+/* ---- system.c ---- */
+bool tr_system(struct tr *t, bool *end);
+
 /* ---- flow (flow.c) ---- */
+/* Looks at cpu->pending; if it is set, leaves the translation, to continue at `rip`. */
+void tr_poll(struct tr *t, uint64_t rip);
+void tr_goto_mode(struct tr *t, uint64_t rip); /* to code of the mode that cpu->jit_key says now */
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from);
 
 /* ---- what an instruction does with the flags (flags.c): X86_FL_ARITH bits ---- */

@@ -75,8 +75,10 @@ static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, u
     return len;
 }
 
-static bool stops(const struct jit_src *s)
+static bool stops(const struct tr *t, const struct jit_src *s)
 {
+    if (s->zi.mnemonic == ZYDIS_MNEMONIC_STI && tr_code64(t) && (t->m->bits & JIT_M_CPL0))
+        return false; /* system.c */
     return (s->i.flags & X86_IF_END) && !is_jcc(s);
 }
 
@@ -105,7 +107,7 @@ static void decode_run(struct tr *t)
             break;
         }
         off += len;
-        if (stops(&t->j->src[t->n - 1]))
+        if (stops(t, &t->j->src[t->n - 1]))
             break;
     }
     tb->len = (uint16_t)off;
@@ -241,6 +243,8 @@ bool tr_write_insn(struct tr *t, unsigned n)
     if (!end)
         tr_slow_back(t);
     tr_group_step(t);
+    if (!end && n && t->poll_behind == n)
+        tr_poll(t, (t->tb->rip + t->s->i.end) & t->c->ip_mask);
     return end;
 }
 
