@@ -8,8 +8,8 @@
 set -eu
 
 out=${1:?usage: demo-guest.sh DIR}
+here=$(cd "$(dirname "$0")" && pwd)
 modules='virtio_pci virtio_blk virtio_rng virtio_console ata_piix sd_mod sr_mod isofs'
-PATH=$PATH:/usr/sbin:/sbin
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -21,34 +21,8 @@ say() {
     echo "demo-guest.sh: $*" >&2
 }
 
-# The package that the cloud kernel's name stands for today.
-kernel_package() {
-    apt-cache depends linux-image-cloud-amd64 2>/dev/null |
-        awk '/Depends: linux-image-[0-9]/ { print $2; exit }'
-}
-
-download() {
-    package=$(kernel_package)
-    [ -n "$package" ] || return 1
-    say "downloading $package"
-    (cd "$work" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$package")
-}
-
-update_lists() {
-    if [ "$(id -u)" = 0 ]; then
-        apt-get update -qq
-    else
-        sudo apt-get update -qq
-    fi
-}
-
-download || { update_lists && download; } || {
-    say "cannot download Debian's kernel: is there a network?"
-    exit 1
-}
-dpkg -x "$work"/linux-image-*.deb "$work/kernel"
-version=$(ls "$work/kernel/lib/modules")
-depmod -b "$work/kernel" "$version"
+# shellcheck disable=SC2086 # a list of names on purpose
+"$here/cloud-kernel.sh" "$work/kernel" $modules
 
 root=$work/root
 mkdir -p "$root/bin" "$root/etc" "$root/lib/modules" "$root/proc" "$root/sys" "$root/dev" \
@@ -60,18 +34,7 @@ done
 ln -s bin "$root/sbin"
 ln -s bin/busybox "$root/init" # busybox init: poweroff, reboot and job control work as usual
 
-# Modules in an order that insmod can follow: what a module needs comes before it.
-for module in $modules; do
-    modprobe -d "$work/kernel" -S "$version" --show-depends "$module"
-done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$work/modules"
-while read -r path; do
-    name=$(basename "$path" .xz)
-    case $path in
-    *.xz) xz -dc "$path" >"$root/lib/modules/$name" ;;
-    *) cp "$path" "$root/lib/modules/$name" ;;
-    esac
-    echo "$name" >>"$root/lib/modules/order"
-done <"$work/modules"
+cp "$work/kernel/modules"/* "$root/lib/modules/"
 
 cat >"$root/etc/inittab" <<'END'
 ::sysinit:/etc/start
@@ -115,7 +78,7 @@ END
 
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) | gzip -9 >"$out/initrd.new"
 mv "$out/initrd.new" "$out/initrd"
-cp "$work/kernel/boot/vmlinuz-$version" "$out/vmlinuz"
+cp "$work/kernel/vmlinuz" "$out/vmlinuz"
 [ -s "$out/disk.img" ] || truncate -s 64M "$out/disk.img"
 cat >"$out/demo.yaml" <<'END'
 # The demo guest. Its keys are explained in sosia.yaml(5) and by `sosia spec`.
@@ -127,4 +90,4 @@ cmdline: console=ttyS0
 disks:
   - disk.img
 END
-say "made the guest in $out: kernel $version"
+say "made the guest in $out: kernel $(cat "$work/kernel/release")"
