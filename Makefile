@@ -5,10 +5,13 @@
 #   make check-long   the same with guests in every variant, not in samples: an hour or more
 #   make fuzz     looks for new failures with libFuzzer, 10 minutes a target (FUZZ=seconds)
 #   make bench   how fast the engine interp is, against Bochs and this machine
+#   make bench-jit   how fast the engine jit is, against QEMU's TCG and this machine: half an hour;
+#                with SHORT=1 some minutes
 BUILD := build
 FUZZ := 600
+SHORT :=
 
-.PHONY: all run check check-long fuzz bench setup clean
+.PHONY: all run check check-long fuzz bench bench-jit setup clean
 all: $(BUILD)/build.ninja
 	meson compile -C $(BUILD)
 
@@ -38,6 +41,12 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@bench/prepare.sh $(BUILD)/bench
 	@bench/interp.py $(BUILD)/bench
+
+bench-jit:
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory all
+	@bench/prepare-engines.sh $(BUILD)/bench
+	@bench/engines.py $(BUILD)/bench $(if $(SHORT),--short)
 
 clean:
 	rm -rf $(BUILD) build-asan build-fuzz demo

@@ -13,7 +13,6 @@ counts instructions. With --cpu it is processor time, for a machine that is busy
 
 import argparse
 import json
-import math
 import os
 import pathlib
 import re
@@ -24,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from figures import cpu_seconds, family, markdown, mean, number, spread
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MEMORY_MIB = 256
@@ -82,29 +83,6 @@ def resident_kib(pid):
     except OSError:
         pass  # it has just ended
     return total
-
-
-def family(pid):
-    """A process and its descendants."""
-    yield pid
-    try:
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for child in children:
-        yield from family(int(child))
-
-
-def cpu_seconds(pid):
-    """Processor time of a process and its descendants so far."""
-    nanoseconds = 0
-    for member in family(pid):
-        for stat in pathlib.Path(f"/proc/{member}/task").glob("*/schedstat"):
-            try:
-                nanoseconds += int(stat.read_text().split()[0])
-            except OSError:
-                pass  # the thread has just ended
-    return nanoseconds * 1e-9
 
 
 class Watcher:
@@ -238,22 +216,6 @@ def native(directory, classes, clock):
     return {name: statistics.median(t) for name, t in times.items()}
 
 
-def number(x):
-    return f"{x:.2f}" if x < 10 else f"{x:.1f}" if x < 100 else f"{x:.0f}"
-
-
-def spread(values):
-    """The median, and the range if there is one."""
-    if not values:
-        return "-"
-    text = number(statistics.median(values))
-    return text + (f" [{number(min(values))}-{number(max(values))}]" if len(values) > 1 else "")
-
-
-def mean(values):
-    return math.exp(statistics.fmean(math.log(v) for v in values))
-
-
 class Report:
     """All runs: for each engine a list of (native times, Run), one per repetition."""
 
@@ -308,12 +270,8 @@ class Report:
                *(spread([r.share for r in runs[n] if r.share]) for n in self.names), ""]
 
     def print(self):
-        print("| | native ms | " + " | ".join(f"{n} / native" for n in self.names) +
-              " | sosia / bochs |")
-        print("|---" * (len(self.names) + 3) + "|")
-        for row in self.rows():
-            print("| " + " | ".join(row) + " |")
-        print()
+        head = ["", "native ms", *(f"{n} / native" for n in self.names), "sosia / bochs"]
+        print(markdown([head, *self.rows()]) + "\n")
         for what, values in (("integer work", self.against_bochs(self._all)),
                              ("boot", self.against_bochs(lambda _, run: run.boot))):
             if values:

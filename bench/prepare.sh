@@ -1,6 +1,6 @@
 #!/bin/sh
 # prepare.sh DIR - makes what the benchmark runs on, without root:
-#   DIR/vmlinuz   Debian's cloud kernel, as it is
+#   DIR/vmlinuz   Debian's cloud kernel, as it is; DIR/modules: those that a disk needs
 #   DIR/pb        the benchmarks, one static program for native runs and for guests
 #   DIR/initrd    busybox, pb and guest-init
 #   DIR/grub.iso  a CD-ROM with GRUB that starts the two, for Bochs, which cannot start a kernel;
@@ -22,13 +22,12 @@ newer() { # FILE SOURCE...: whether FILE is newer than each SOURCE
     [ -z "$(find "$@" -newer "$file")" ]
 }
 
-if [ ! -s "$out/vmlinuz" ]; then
-    "$here/../scripts/demo-guest.sh" "$work/demo"
-    cp "$work/demo/vmlinuz" "$out/vmlinuz"
+if [ ! -s "$out/modules/order" ]; then
+    "$here/../scripts/cloud-kernel.sh" "$out" virtio_pci virtio_blk ext4
 fi
 
 newer "$out/pb" "$here"/pb/* "$0" ||
-    gcc -std=gnu17 -O2 -Wall -Wextra -static -o "$out/pb" "$here"/pb/*.c
+    gcc -std=gnu17 -O2 -Wall -Wextra -static -pthread -o "$out/pb" "$here"/pb/*.c -lm
 
 if ! newer "$out/initrd" "$out/pb" "$here/guest-init" "$0"; then
     root=$work/root

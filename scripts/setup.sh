@@ -43,7 +43,8 @@ vgabios           firmware
 grub-common       CD-ROM
 grub-pc-bin       CD-ROM
 xorriso           CD-ROM
-qemu-system-x86   information
+qemu-system-x86   rival
+zstd              data
 '
 case ${1-} in
 bench) packages=$packages$bench_packages ;;

@@ -9,8 +9,6 @@
 
 #include "pb.h"
 
-#define SCALAR __attribute__((noinline, optimize("no-tree-vectorize")))
-
 static uint64_t random_state;
 
 static void random_seed(uint64_t seed)
@@ -18,13 +16,9 @@ static void random_seed(uint64_t seed)
     random_state = seed;
 }
 
-/* Marsaglia's xorshift64: the same numbers everywhere. */
 static inline uint64_t random_next(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
+    return bench_random(&random_state);
 }
 
 static SCALAR void unit_sieve(void)
@@ -364,19 +358,19 @@ static SCALAR void unit_flags(void)
 }
 
 const struct bench bench_int[] = {
-    {"int/sieve", unit_sieve, 10},
-    {"int/qsort", unit_qsort, 5},
-    {"int/crc32", unit_crc32, 8},
-    {"int/sha256", unit_sha256, 8},
-    {"int/lz", unit_lz, 20},
-    {"int/fib", unit_fib, 80},
-    {"int/dispatch", unit_dispatch, 50},
-    {"int/hash", unit_hash, 20},
-    {"int/str", unit_str, 40},
-    {"int/div", unit_div, 20},
-    {"int/mul", unit_mul, 15},
-    {"int/queens", unit_queens, 70},
-    {"int/repmov", unit_repmov, 10},
-    {"int/flags", unit_flags, 40},
+    {"int/sieve", unit_sieve, 10, NULL},
+    {"int/qsort", unit_qsort, 5, NULL},
+    {"int/crc32", unit_crc32, 8, NULL},
+    {"int/sha256", unit_sha256, 8, NULL},
+    {"int/lz", unit_lz, 20, NULL},
+    {"int/fib", unit_fib, 80, NULL},
+    {"int/dispatch", unit_dispatch, 50, NULL},
+    {"int/hash", unit_hash, 20, NULL},
+    {"int/str", unit_str, 40, NULL},
+    {"int/div", unit_div, 20, NULL},
+    {"int/mul", unit_mul, 15, NULL},
+    {"int/queens", unit_queens, 70, NULL},
+    {"int/repmov", unit_repmov, 10, NULL},
+    {"int/flags", unit_flags, 40, NULL},
     {0},
 };
