@@ -27,7 +27,7 @@ const struct engine *engine_by_name(const char *name)
     for (unsigned n = 0; engine_list[n]; n++)
         if (!strcmp(engine_list[n]->name, name))
             return engine_list[n];
-    return NULL;
+    return strcmp(engine_lockstep.name, name) ? NULL : &engine_lockstep;
 }
 
 void engine_part_swap(struct x86_cpu *c, struct engine_part *p)

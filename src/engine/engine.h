@@ -12,6 +12,7 @@ enum engine_exit {
     ENGINE_EXIT_KICK,     /* X86_PEND_KICK was set */
     ENGINE_EXIT_HALT,     /* nothing to do until `pending` changes (HLT, wait for SIPI) */
     ENGINE_EXIT_SHUTDOWN, /* triple fault */
+    ENGINE_EXIT_FAILED,   /* the engine is at its end; it has said why in the log */
 };
 
 struct engine {
@@ -40,6 +41,7 @@ void engine_part_destroy(const struct engine *engine, struct x86_cpu *c, struct 
 void engine_part_swap(struct x86_cpu *c, struct engine_part *p);
 
 extern const struct engine engine_interp, engine_jit;
+extern const struct engine engine_lockstep; /* for debugging, hence not in the list */
 
 /* All engines, fastest first, NULL at the end. */
 extern const struct engine *const engine_list[];

@@ -6,7 +6,7 @@
 
 #include "base/suggest.h"
 
-static const char *const engine_words[] = {"auto", "interp", "jit", NULL};
+static const char *const engine_words[] = {"auto", "interp", "jit", "lockstep", NULL};
 static const char *const firmware_words[] = {"auto", "seabios", "none", NULL};
 static const char *const bus_words[] = {"ide", "virtio", NULL};
 static const char *const boot_words[] = {"disk", "cdrom", "floppy", NULL};
@@ -27,7 +27,7 @@ const struct spec_key spec_schema[] = {
     {.name = "engine",
      .parse = spec_parse_word,
      .offset = FIELD(engine),
-     .form = "auto | interp | jit",
+     .form = "auto | interp | jit | lockstep",
      .def = "auto",
      .help = "how guest instructions are executed",
      .words = engine_words},

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/types.h"
 
-enum spec_engine { SPEC_ENGINE_AUTO, SPEC_ENGINE_INTERP, SPEC_ENGINE_JIT };
+enum spec_engine { SPEC_ENGINE_AUTO, SPEC_ENGINE_INTERP, SPEC_ENGINE_JIT, SPEC_ENGINE_LOCKSTEP };
 enum spec_firmware { SPEC_FIRMWARE_AUTO, SPEC_FIRMWARE_SEABIOS, SPEC_FIRMWARE_NONE };
 enum spec_bus { SPEC_BUS_IDE, SPEC_BUS_VIRTIO };
 enum spec_boot { SPEC_BOOT_DISK, SPEC_BOOT_CDROM, SPEC_BOOT_FLOPPY };

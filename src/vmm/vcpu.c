@@ -160,6 +160,9 @@ static void *vcpu_main(void *arg)
             vm_request(v->vm, VM_REQ_RESET, "triple fault");
             vcpu_sleep(v); /* until the reset kicks it */
             break;
+        case ENGINE_EXIT_FAILED:
+            vm_request(v->vm, VM_REQ_FAILED, v->engine->name);
+            break;
         }
     }
     return NULL;

@@ -102,6 +102,8 @@ static void on_wake(uv_async_t *a)
                   vm->req_why);
     if (req == VM_REQ_EXIT)
         error_set(&vm->result, ERR_STATE, "the guest ended with %s", vm->req_why);
+    if (req == VM_REQ_FAILED)
+        error_set(&vm->result, ERR_STATE, "engine %s cannot go on", vm->req_why);
     release(vm, true);
     uv_stop(&vm->loop);
 }

@@ -30,6 +30,7 @@ enum vm_req {
     VM_REQ_EXIT,
     VM_REQ_QUIT,
     VM_REQ_SIGNAL,
+    VM_REQ_FAILED,
 };
 
 struct vm {
@@ -75,7 +76,7 @@ void vm_destroy(struct vm *vm);
 void vm_next_engine(struct vm *vm);
 
 /* (any thread) Asks for a reset or the end of the VM. A stronger request replaces a weaker one.
- * VM_REQ_EXIT is the guest's own report of a failure. */
+ * VM_REQ_EXIT is the guest's own report of a failure, VM_REQ_FAILED the engine's. */
 void vm_request(struct vm *vm, enum vm_req req, const char *why);
 
 /* For vCPU threads: waits while the VM is stopped; false: end the thread. */

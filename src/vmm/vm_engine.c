@@ -27,6 +27,9 @@ const struct engine *vm_choose_engine(const struct spec *s, struct error *e)
     case SPEC_ENGINE_JIT:
         engine = engine_by_name("jit");
         break;
+    case SPEC_ENGINE_LOCKSTEP:
+        engine = engine_by_name("lockstep");
+        break;
     }
     if (engine->probe(e))
         return NULL;

@@ -1,5 +1,6 @@
 /* flags.c - what instructions do with the arithmetic flags, and what follows for translations. */
 #include "engine/jit/tr.h"
+#include "isa/x86/code.h"
 
 /* A shift or rotation leaves all flags alone if its count is zero (SDM vol. 2). */
 static bool may_shift_by_zero(const struct jit_src *s)
@@ -70,10 +71,6 @@ static struct tr_flags plain_flags(const struct tr *t, const struct jit_src *s)
     uint32_t sure = (f->modified | f->set_0 | f->set_1) & X86_FL_ARITH;
     uint32_t maybe = f->undefined & X86_FL_ARITH & ~sure;
     r.writes = sure | maybe;
-    /* Undefined flags may be left alone by the processor: then the old ones must be there, if the
-     * result is to be the interpreter's. */
-    if (t->j->exact && !is_logical(s->zi.mnemonic))
-        r.reads |= maybe;
     if (may_shift_by_zero(s))
         r.reads |= X86_FL_ARITH;
     return r;
@@ -103,7 +100,7 @@ struct tr_flags tr_flags_of(const struct tr *t, const struct jit_src *s)
 {
     struct tr_flags r = plain_flags(t, s);
     uint32_t kept = r.writes ? X86_FL_ARITH & ~r.writes : 0;
-    if (kept && (t->j->exact || live_behind(t, (unsigned)(s - t->j->src), kept)))
+    if (kept && live_behind(t, (unsigned)(s - t->j->src), kept))
         r.reads |= kept;
     return r;
 }
@@ -155,4 +152,37 @@ enum want tr_want(const struct tr *t, unsigned from)
             return WANT_FL;
     }
     return WANT_EF;
+}
+
+/* ---- for comparisons ---- */
+
+static struct jit_undefined behind(const struct jit_src *s, struct jit_undefined u)
+{
+    const ZydisAccessedFlags *f = s->zi.cpu_flags;
+    if (!f || s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID)
+        return u;
+    uint32_t sure = (f->modified | f->set_0 | f->set_1) & ~f->undefined;
+    u.read |= f->tested & u.flags;
+    if (!may_shift_by_zero(s))
+        u.flags &= ~sure;
+    if (!is_logical(s->zi.mnemonic))
+        u.flags |= f->undefined & X86_FL_ARITH;
+    return u;
+}
+
+struct jit_undefined jit_undefined_flags(struct x86_cpu *c, const struct jit_tb *tb, unsigned len)
+{
+    struct jit_undefined u = {0};
+    if (tb->cross)
+        return (struct jit_undefined){.flags = X86_FL_ARITH};
+    for (unsigned off = 0; off < len && off < tb->len;) {
+        struct jit_src s;
+        unsigned n = x86_decode_full(c, c->ram->host + tb->roff + off, tb->len - off, off, &s.i,
+                                     &s.zi, s.op);
+        if (!n)
+            break;
+        u = behind(&s, u);
+        off += n;
+    }
+    return u;
 }

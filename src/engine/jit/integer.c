@@ -160,10 +160,7 @@ static bool divide(struct tr *t)
         asm_alu_imm(b, ALU_CMP, OP_REG(H_RAX), 1, size);
         tr_slow_if(t, CC_BE);
     }
-    if (t->j->exact) { /* else the flags stay what they were: they are undefined */
-        tr_need_ef(t);
-        flags_written(t);
-    }
+    /* The flags stay what they were: they are undefined. */
     asm_mov_rr(b, H_RAX, tr_reg(X86_RAX));
     asm_insn(b, (struct opcode){.op = 0xf7, .w = wide},
              s->zi.mnemonic == ZYDIS_MNEMONIC_DIV ? 6 : 7, OP_REG(H_R11));

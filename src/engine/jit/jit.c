@@ -44,7 +44,7 @@ static void detect(struct jit *j)
         j->bmi2 = b & bit_BMI2;
 }
 
-static void vcpu_destroy(struct x86_cpu *c)
+void jit_destroy(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
     if (j) {
@@ -57,18 +57,18 @@ static void vcpu_destroy(struct x86_cpu *c)
     x86_code_destroy(c);
 }
 
-static int create_jit(struct x86_cpu *c, struct error *e)
+static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, struct error *e)
 {
     struct jit *j = calloc(1, sizeof *j);
     if (!j)
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     c->jit = j;
     c->self = c;
+    j->exact = exact;
     detect(j);
     int rc = jit_translator_create(j, e);
     if (!rc)
-        rc = jit_arena_create(j, max_u64(CODE_TOTAL / c->ncpus, SHARE_MIN),
-                              max_u64(DATA_TOTAL / c->ncpus, SHARE_MIN), e);
+        rc = jit_arena_create(j, z->code, z->data, e);
     if (rc)
         return rc;
     if (!jit_thunks_make(c))
@@ -77,16 +77,24 @@ static int create_jit(struct x86_cpu *c, struct error *e)
     return 0;
 }
 
-static int vcpu_create(struct x86_cpu *c, struct error *e)
+int jit_create(struct x86_cpu *c, const struct jit_sizes *z, bool exact, struct error *e)
 {
-    int rc = x86_code_create(c, DECODED_BYTES, e);
+    int rc = x86_code_create(c, z->decoded, e);
     if (!rc)
         rc = x86_native_create(c, e);
     if (!rc)
-        rc = create_jit(c, e);
+        rc = create_jit(c, z, exact, e);
     if (rc)
-        vcpu_destroy(c);
+        jit_destroy(c);
     return rc;
+}
+
+static int vcpu_create(struct x86_cpu *c, struct error *e)
+{
+    const struct jit_sizes z = {.code = max_u64(CODE_TOTAL / c->ncpus, SHARE_MIN),
+                                .data = max_u64(DATA_TOTAL / c->ncpus, SHARE_MIN),
+                                .decoded = DECODED_BYTES};
+    return jit_create(c, &z, false, e);
 }
 
 /* ---- called by translated code; all state is in memory ---- */
@@ -104,8 +112,7 @@ static void settle(struct x86_cpu *c)
     jit_mode_update(c);
 }
 
-/* The translation to continue with. NULL: there is none, see jit_find(). */
-static struct jit_tb *find(struct x86_cpu *c)
+struct jit_tb *jit_lookup(struct x86_cpu *c)
 {
     settle(c);
     struct jit_tb *tb = jit_find(c);
@@ -122,7 +129,7 @@ const uint8_t *jit_c_dispatch(struct x86_cpu *c)
     const struct x86_jump *e = &c->jump[jit_jump_index(c->s.rip)];
     if (LIKELY(e->key == (c->s.rip ^ c->jit_key_global) || e->key == (c->s.rip ^ c->jit_key)))
         return e->host;
-    const struct jit_tb *tb = find(c);
+    const struct jit_tb *tb = jit_lookup(c);
     return tb ? tb->entry : c->jit->thunk.leave;
 }
 
@@ -132,7 +139,7 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     struct jit_tb *from = l->from;
     uint64_t flushes = j->flushes, killed = j->stat.killed;
     c->s.rip = l->rip;
-    struct jit_tb *tb = boundary_needed(c) ? NULL : find(c);
+    struct jit_tb *tb = boundary_needed(c) ? NULL : jit_lookup(c);
     if (!tb)
         return j->thunk.leave;
     /* Only if the page is still the same, and `from` still alive. */
@@ -201,7 +208,7 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
         }
         /* Something may still be pending that is masked: one translation is executed all the same.
          */
-        const struct jit_tb *tb = find(c);
+        const struct jit_tb *tb = jit_lookup(c);
         if (tb)
             c->jit->thunk.enter(tb->entry);
         else
@@ -209,15 +216,20 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
     }
 }
 
-static enum engine_exit run(struct x86_cpu *c)
+void jit_bind_thread(struct x86_cpu *c)
 {
     static _Thread_local struct x86_cpu *gs;
-    sigjmp_buf env;
-    enum engine_exit why = ENGINE_EXIT_KICK;
     if (gs != c) {
         set_gs(c);
         gs = c;
     }
+}
+
+static enum engine_exit run(struct x86_cpu *c)
+{
+    sigjmp_buf env;
+    enum engine_exit why = ENGINE_EXIT_KICK;
+    jit_bind_thread(c);
     x86_set_arith_flags(c, (uint32_t)c->s.rflags);
     x86_update_mode(c);
     c->cur = NULL;
@@ -235,6 +247,6 @@ const struct engine engine_jit = {
     .technique = "dynamic recompilation",
     .probe = probe,
     .vcpu_create = vcpu_create,
-    .vcpu_destroy = vcpu_destroy,
+    .vcpu_destroy = jit_destroy,
     .run = run,
 };

@@ -83,6 +83,7 @@ struct jit_tb {
     uint64_t rip, roff;
     unsigned mode;      /* index into jit->mode */
     uint32_t gen, gen2; /* generations of the page(s) */
+    bool alone;         /* begins with an instruction that only one engine can execute */
     bool cross;         /* a single instruction that reaches into page roff2 */
     uint64_t roff2;
     uint16_t len, count;             /* guest bytes, instructions */
@@ -163,9 +164,10 @@ struct jit {
     struct tr *tr;         /* the translation in the making: tr.h */
     bool full;             /* the last one failed for want of space */
     bool bmi2, avx, xsave; /* of the host */
-    /* For comparisons with another engine (set before anything is translated): undefined flags are
-     * the interpreter's, and a translation that is reached while cpu->jit_stop is set is not
-     * executed: run() gets control back with s.rip at it. */
+    /* For comparisons with another engine: a translation that is entered when cpu->jit_stop has
+     * been counted down to 0 is not executed, and thunk.enter() returns with s.rip at it;
+     * instructions that another engine cannot repeat, or that change more than registers and
+     * memory, begin a translation (jit_tb.alone). */
     bool exact;
     struct {
         uint64_t translations, killed, lookups, interps;
@@ -225,7 +227,29 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
 void jit_link_cached(struct x86_cpu *c, struct jit_link *l);
 #define JIT_STUB_MAX 128u
 
-/* ---- jit.c: called by thunks ---- */
+/* ---- flags.c ---- */
+/* Arithmetic flags that the manuals leave undefined behind the first `len` bytes, and whether an
+ * instruction among them has read one. */
+struct jit_undefined {
+    uint32_t flags;
+    bool read;
+};
+struct jit_undefined jit_undefined_flags(struct x86_cpu *c, const struct jit_tb *tb, unsigned len);
+
+/* ---- jit.c ---- */
+struct jit_sizes { /* bytes of a vCPU's arenas */
+    uint64_t code, data;
+    uint64_t decoded; /* for instructions that are stepped over */
+};
+/* The engine's vcpu_create(), with other sizes; `exact` as in struct jit. */
+int jit_create(struct x86_cpu *c, const struct jit_sizes *z, bool exact, struct error *e);
+void jit_destroy(struct x86_cpu *c);
+/* Before the thread executes translations of the vCPU. */
+void jit_bind_thread(struct x86_cpu *c);
+/* The translation to continue with. NULL: there is none, see jit_find(). */
+struct jit_tb *jit_lookup(struct x86_cpu *c);
+
+/* called by thunks */
 const uint8_t *jit_c_dispatch(struct x86_cpu *c);
 const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l);
 bool jit_c_interp(struct x86_cpu *c, struct jit_insn *i);

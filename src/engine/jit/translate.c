@@ -75,6 +75,29 @@ static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, u
     return len;
 }
 
+/* See struct jit, exact. */
+static bool is_alone(const struct jit_src *s)
+{
+    bool near = s->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT ||
+                s->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_SWAPGS:
+        return false;
+    case ZYDIS_MNEMONIC_INVALID:
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+        return true;
+    default:
+        return (s->i.flags & X86_IF_END) && !near;
+    }
+}
+
 static bool stops(const struct tr *t, const struct jit_src *s)
 {
     if (s->zi.mnemonic == ZYDIS_MNEMONIC_STI && tr_code64(t) && (t->m->bits & JIT_M_CPL0))
@@ -100,6 +123,10 @@ static void decode_run(struct tr *t)
         unsigned len = decode_one(t, t->c->ram->host + roff + off, avail, off);
         if (!len)
             break; /* it reaches into the next page */
+        if (off && t->j->exact && is_alone(&t->j->src[t->n - 1])) {
+            t->n--;
+            break;
+        }
         if (off + len - 1 > limit) {
             if (!off)
                 x86_gp0(t->c);
@@ -175,8 +202,8 @@ static void check_stop(struct tr *t)
 {
     if (!t->j->exact)
         return;
-    asm_alu_imm(&t->b, ALU_CMP, OP_GS(G_OFF(jit_stop)), 0, 1);
-    uint8_t *go = asm_jcc(&t->b, CC_Z, NULL);
+    asm_alu_imm(&t->b, ALU_SUB, OP_GS(G_OFF(jit_stop)), 1, 4);
+    uint8_t *go = asm_jcc(&t->b, CC_NB, NULL);
     asm_mov_imm(&t->b, H_RAX, t->tb->rip);
     asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.stop));
@@ -305,6 +332,7 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
         return NULL;
     }
     tb->count = (uint16_t)t->n;
+    tb->alone = j->exact && is_alone(&j->src[0]);
     write_code(t);
     if (t->failed || t->b.full)
         return NULL;

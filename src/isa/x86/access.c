@@ -170,6 +170,13 @@ static void note(struct x86_cpu *c, uint64_t roff, uint64_t len)
         code_hit(c);
 }
 
+static inline void observe(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, uint64_t roff,
+                           unsigned size)
+{
+    if (UNLIKELY(c->observer))
+        c->observer->store(c->observer, lin, mmu, roff, size);
+}
+
 static uint64_t piece_load(struct x86_cpu *c, const struct x86_xlat *x, unsigned size)
 {
     if (x->ram)
@@ -177,10 +184,12 @@ static uint64_t piece_load(struct x86_cpu *c, const struct x86_xlat *x, unsigned
     return dev_load(c, x->gpa, size);
 }
 
-static void piece_store(struct x86_cpu *c, const struct x86_xlat *x, uint64_t v, unsigned size)
+static void piece_store(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct x86_xlat *x,
+                        uint64_t v, unsigned size)
 {
     if (x->ram && x->writable) {
         uint64_t roff = x->roff + x->gpa % PAGE_SIZE;
+        observe(c, lin, mmu, roff, size);
         host_store(c->ram->host + roff, v, size);
         atomic_signal_fence(memory_order_seq_cst);
         note(c, roff, size);
@@ -222,9 +231,10 @@ static bool store_tracked(struct x86_cpu *c, gva_t lin, uint64_t val, unsigned s
     if (e->rtag != tag || !(c->tlb.flags[mmu][0][slot] & X86_TLBF_WOK))
         return false;
     uint8_t *host = (uint8_t *)(e->addend + lin);
+    uint64_t roff = (uint64_t)(host - c->ram->host);
+    observe(c, lin, mmu, roff, size);
     host_store(host, val, size);
     atomic_signal_fence(memory_order_seq_cst);
-    uint64_t roff = (uint64_t)(host - c->ram->host);
     note(c, roff, size);
     x86_tlb_rewrite(c, e, tag, roff);
     return true;
@@ -239,12 +249,12 @@ void x86_st_slow(struct x86_cpu *c, gva_t lin, uint64_t val, unsigned size, enum
     unsigned n = split(lin, size);
     x86_tlb_fill(c, lin, X86_WRITE, mmu, &a);
     if (LIKELY(n == size)) {
-        piece_store(c, &a, val, size);
+        piece_store(c, lin, mmu, &a, val, size);
         return;
     }
     x86_tlb_fill(c, next_lin(c, lin, n), X86_WRITE, mmu, &b);
-    piece_store(c, &a, val, n);
-    piece_store(c, &b, val >> (8 * n), size - n);
+    piece_store(c, lin, mmu, &a, val, n);
+    piece_store(c, next_lin(c, lin, n), mmu, &b, val >> (8 * n), size - n);
 }
 
 void x86_st_raced(struct x86_cpu *c, const void *host, unsigned size)
@@ -266,7 +276,12 @@ void *x86_rmw_slow(struct x86_cpu *c, gva_t lin, unsigned size)
      * Linux makes the thread sleep. Nobody notices the difference where no other vCPU looks. */
     if (c->ncpus == 1 && x86_crosses_line(lin, size))
         return NULL;
-    return a.ram && a.writable ? c->ram->host + a.roff + a.gpa % PAGE_SIZE : NULL;
+    if (!a.ram || !a.writable)
+        return NULL;
+    uint64_t roff = a.roff + a.gpa % PAGE_SIZE;
+    for (unsigned k = 0; k < size; k += 8)
+        observe(c, lin + k, c->mmu, roff + k, size - k < 8 ? size - k : 8);
+    return c->ram->host + roff;
 }
 
 void x86_ld_bytes(struct x86_cpu *c, gva_t lin, void *buf, unsigned len, enum x86_mmu mmu)

@@ -99,8 +99,8 @@ static inline bool x86_crosses_line(gva_t lin, unsigned size)
     return lin % X86_CACHE_LINE > X86_CACHE_LINE - size;
 }
 
-/* Read-modify-write of 1, 2, 4 or 8 bytes: a host pointer to the operand, on which the caller works
- * with one host instruction (locked or not), then x86_rmw_done(). NULL: the operand is device
+/* Read-modify-write of 1, 2, 4, 8 or 16 bytes: a host pointer to the operand, on which the caller
+ * works with one host instruction (locked or not), then x86_rmw_done(). NULL: the operand is device
  * memory, or crosses a page or (with a single vCPU) a cache line; write access has been checked,
  * and the caller uses x86_ld_slow and x86_st_slow. */
 X86_HOT void *x86_rmw_ptr(struct x86_cpu *c, gva_t lin, unsigned size)

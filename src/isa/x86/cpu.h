@@ -142,6 +142,18 @@ struct x86_segc {
 struct x86_insn;
 struct x86_block;
 
+/* Who wants to see what the vCPU does to memory (engine/lockstep). The first two functions may
+ * leave by a longjmp to an x86_cpu.env. */
+struct x86_observer {
+    /* Before a store to RAM that takes a slow path, of at most 8 bytes within a page. */
+    void (*store)(struct x86_observer *o, gva_t lin, enum x86_mmu mmu, uint64_t roff,
+                  unsigned size);
+    /* Accessed or dirty bits have been set. */
+    void (*walked)(struct x86_observer *o);
+    /* May the entry become writable? Stores through it are not seen. */
+    bool (*may_open)(struct x86_observer *o, struct x86_tlbe *e);
+};
+
 struct x86_cpu {
     struct x86_state s;
 
@@ -199,6 +211,9 @@ struct x86_cpu {
     unsigned ncpus;
     const struct x86_model *model; /* cpuid.h */
 
+    struct x86_observer *observer; /* or NULL */
+    struct lockstep *lockstep;     /* the engine lockstep's */
+
     struct x86_tlb tlb;
     struct x86_code *code;     /* decoded blocks: code.h */
     struct x86_native *native; /* SIMD and x87 on the host's units: native.h */
@@ -209,7 +224,7 @@ struct x86_cpu {
     uint64_t jit_key, jit_key_global; /* of the jump cache, to be combined with RIP */
     uint64_t jit_tmp, jit_set;
     uint32_t jit_scratch;
-    uint8_t jit_stop;     /* see struct jit, exact */
+    uint32_t jit_stop;    /* see struct jit, exact */
     uint8_t jit_fpu_live; /* the guest's SSE and AVX registers are in the host's */
     uint8_t jit_x87_live; /* the guest's x87 state is in the host's, but for these: */
     struct {

@@ -68,11 +68,16 @@ static void slot_read(struct x86_cpu *c, struct slot *s, gpa_t addr, unsigned si
         s->val = __atomic_load_n((uint64_t *)s->host, __ATOMIC_RELAXED);
 }
 
+static bool slot_lacks(const struct slot *s, uint64_t bits)
+{
+    return (s->val & bits) != bits && s->host;
+}
+
 /* Sets bits in an entry; false if it changed meanwhile (the walk starts again). SDM 8.1.2.1:
  * atomic. */
 static bool slot_set(struct slot *s, uint64_t bits)
 {
-    if ((s->val & bits) == bits || !s->host)
+    if (!slot_lacks(s, bits))
         return true;
     uint64_t want = s->val | bits;
     if (s->size == 4) {
@@ -242,9 +247,15 @@ again:;
         page_fault(c, lin, acc, mmu, X86_PF_P);
     if (acc == X86_WRITE)
         w->dirty = true;
-    for (int k = 0; k < n; k++)
-        if (!slot_set(&s[k], PTE_A | (k == n - 1 && acc == X86_WRITE ? PTE_D : 0)))
+    bool changed = false;
+    for (int k = 0; k < n; k++) {
+        uint64_t bits = PTE_A | (k == n - 1 && acc == X86_WRITE ? PTE_D : 0);
+        changed |= slot_lacks(&s[k], bits);
+        if (!slot_set(&s[k], bits))
             goto again;
+    }
+    if (UNLIKELY(changed && c->observer))
+        c->observer->walked(c->observer);
     if (!(c->s.cr4 & X86_CR4_PGE))
         w->global = false;
 }
@@ -367,7 +378,7 @@ static void insert(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct 
 
 void x86_tlb_rewrite(struct x86_cpu *c, struct x86_tlbe *e, uint64_t tag, uint64_t roff)
 {
-    if (ram_has_code(c->ram, roff))
+    if (ram_has_code(c->ram, roff) || (c->observer && !c->observer->may_open(c->observer, e)))
         return;
     ram_add_writer(c->ram, roff, set_number(c, e));
     atomic_store_explicit(&e->wtag, tag, memory_order_seq_cst);
@@ -435,7 +446,8 @@ bool x86_tlb_refill(struct x86_cpu *c, gva_t addr, bool write, unsigned mmu)
     if (!ram_direct(c->ram, w.page, &x.roff))
         return false;
     insert(c, addr, mmu, &w, &x);
-    return !write || !ram_has_code(c->ram, x.roff);
+    const struct x86_tlbe *e = x86_tlb_entry(c, addr, mmu);
+    return !write || !X86_TLB_IS_NONE(atomic_load_explicit(&e->wtag, memory_order_relaxed));
 }
 
 gpa_t x86_translate(struct x86_cpu *c, gva_t addr, enum x86_access acc, enum x86_mmu mmu)

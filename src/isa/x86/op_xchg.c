@@ -190,7 +190,6 @@ static void cmpxchg8b(struct x86_cpu *c, const struct x86_insn *i)
     }
 }
 
-/* Aligned to 16, hence within one page: a pointer to its first half is one to all of it. */
 static void cmpxchg16b(struct x86_cpu *c, const struct x86_insn *i)
 {
     gva_t lin = x86_lin_rw(c, i, 16);
@@ -198,7 +197,7 @@ static void cmpxchg16b(struct x86_cpu *c, const struct x86_insn *i)
         x86_gp0(c);
     uint64_t lo = c->s.gpr[X86_RAX], hi = c->s.gpr[X86_RDX];
     bool same;
-    uint8_t *p = x86_rmw_ptr(c, lin, 8);
+    uint8_t *p = x86_rmw_ptr(c, lin, 16);
     if (LIKELY(p != NULL)) {
         __asm__ volatile("lock cmpxchg16b %[m]"
                          : [m] "+m"(*(__int128 *)(void *)p), "+a"(lo), "+d"(hi), "=@ccz"(same)
