@@ -371,20 +371,20 @@ TEST(ipi, "smp: IPIs: physical, logical, shorthands")
     for (unsigned round = 0; round < 2; round++) {
         all_listen(round ? listen_halted : listen);
         apic_ipi(2, 0x4000 | 0x60);
-        wait_for(&ipis[2], 1, 500000);
+        wait_for(&ipis[2], 1, 5000000);
         IS(ipis[2], 1);
         IS(ipis[1] + ipis[3], 0);
         apic_write(APIC_ICR, 0xc4000 | 0x60); /* all but self */
         for (unsigned n = 1; n < CPUS; n++)
-            wait_for(&ipis[n], n == 2 ? 2 : 1, 500000);
+            wait_for(&ipis[n], n == 2 ? 2 : 1, 5000000);
         IS(ipis[0], 0);
         IS(ipis[1], 1);
         IS(ipis[2], 2);
         IS(ipis[3], 1);
         apic_write(APIC_ICR, 0x84000 | 0x60); /* all */
-        wait_for(&ipis[0], 1, 500000);
+        wait_for(&ipis[0], 1, 5000000);
         for (unsigned n = 1; n < CPUS; n++)
-            wait_for(&ipis[n], n == 2 ? 3 : 2, 500000);
+            wait_for(&ipis[n], n == 2 ? 3 : 2, 5000000);
         IS(ipis[0], 1);
         IS(ipis[3], 2);
         all_stop();
@@ -463,7 +463,7 @@ TEST(init_again, "smp: INIT stops a running processor; SIPI without INIT is igno
     wait_us(2000);
     IS(ipis[3], 0);
     apic_ipi(3, 0x4608);
-    wait_for(&restarted, 1, 500000);
+    wait_for(&restarted, 1, 5000000);
     apic_ipi(3, 0x4608); /* a second one is ignored */
     wait_us(1000);
     IS(restarted, 1);

@@ -362,9 +362,10 @@ static unsigned page_flags(struct x86_cpu *c, gva_t lin)
 
 static void note(struct x86_cpu *c, gva_t lin)
 {
-    x86_exec_note(c, lin, false);
-    if (page_flags(c, lin) & X86_TLBF_LARGE)
-        x86_exec_note(c, lin, true);
+    unsigned flags = page_flags(c, lin);
+    x86_exec_note(c, lin, flags & X86_TLBF_GLOBAL, false);
+    if (flags & X86_TLBF_LARGE)
+        x86_exec_note(c, lin, flags & X86_TLBF_GLOBAL, true);
 }
 
 struct jit_tb *jit_find(struct x86_cpu *c)

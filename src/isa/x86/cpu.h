@@ -55,7 +55,8 @@ enum x86_mmu {
     X86_NMMU,
 };
 
-#define X86_EXEC_FILTER 32768u
+#define X86_EXEC_FILTER  131072u
+#define X86_LARGE_FILTER 32768u
 
 #define X86_TLB_BITS 10
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
@@ -96,7 +97,7 @@ struct x86_tlb {
     uint16_t nonglobal[X86_NONGLOBALS]; /* kernel sets that may hold entries of pages not global */
     unsigned nnonglobal;                /* more than there is room for: any set */
     /* Which 2 MiB, and which GiB, are mapped by pages of that size; hashed, one bit each. */
-    uint64_t large[X86_EXEC_FILTER / 64], huge[X86_EXEC_FILTER / 64];
+    uint64_t large[X86_LARGE_FILTER / 64], huge[X86_LARGE_FILTER / 64];
     uint64_t epoch; /* grows whenever a translation may have changed */
 
     /* Generations of the mappings that code is executed through, for x86_exec_gen(): of global
@@ -104,7 +105,8 @@ struct x86_tlb {
     uint64_t exec_next, exec_floor, exec_global, exec_pcid[4096];
     /* Which linear pages (or, where mapped by large ones, GiBs) those were: x86_exec_note().
      * Hashed, one bit each. */
-    uint64_t exec_pages[X86_EXEC_FILTER / 64], exec_large[X86_EXEC_FILTER / 64];
+    uint64_t exec_pages[2][X86_EXEC_FILTER / 64]; /* of pages not global, global */
+    uint64_t exec_large[X86_LARGE_FILTER / 64];
 };
 
 /* An entry of the jump cache: where the engine continues at an address. */
@@ -285,7 +287,7 @@ void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid);
 /* Equal values: the linear addresses of executable pages that x86_exec_note() was told of (global
  * ones, or the others of the present PCID) lead where they led. Never 0. */
 uint64_t x86_exec_gen(struct x86_cpu *c, bool global);
-void x86_exec_note(struct x86_cpu *c, gva_t addr, bool large);
+void x86_exec_note(struct x86_cpu *c, gva_t addr, bool global, bool large);
 /* (any thread) Makes every write to the page of RAM at roff take the slow path once more. */
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff);
 /* The same in the set that ram_take_writers() named; false: it is another vCPU's. */

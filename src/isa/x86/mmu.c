@@ -272,20 +272,21 @@ static bool watched_page(const struct x86_cpu *c, gva_t lin)
     return false;
 }
 
-static unsigned filter_bit(uint64_t number)
+/* Sets of numbers, with few false hits: a bit for each hash. `bits` is a power of two. */
+static unsigned filter_bit(uint64_t number, unsigned bits)
 {
-    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 32) % X86_EXEC_FILTER;
+    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 32) & (bits - 1);
 }
 
-static bool filter_has(const uint64_t *filter, uint64_t number)
+static bool filter_has(const uint64_t *filter, unsigned bits, uint64_t number)
 {
-    unsigned n = filter_bit(number);
+    unsigned n = filter_bit(number, bits);
     return filter[n / 64] >> (n % 64) & 1;
 }
 
-static void filter_add(uint64_t *filter, uint64_t number)
+static void filter_add(uint64_t *filter, unsigned bits, uint64_t number)
 {
-    unsigned n = filter_bit(number);
+    unsigned n = filter_bit(number, bits);
     filter[n / 64] |= 1ull << (n % 64);
 }
 
@@ -344,10 +345,10 @@ static void note_page(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const stru
 {
     struct x86_tlb *t = &c->tlb;
     if (w->huge)
-        filter_add(t->huge, lin >> 30);
+        filter_add(t->huge, X86_LARGE_FILTER, lin >> 30);
     else if (w->large) /* 4 MiB with 32-bit paging */
         for (unsigned n = 0; n < 2; n++)
-            filter_add(t->large, (lin >> 21) ^ n);
+            filter_add(t->large, X86_LARGE_FILTER, (lin >> 21) ^ n);
     if (mmu != X86_MMU_KERNEL || w->global)
         return;
     if (t->nnonglobal < X86_NONGLOBALS)
@@ -489,12 +490,12 @@ void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3)
 
 /* ---- generations of executable mappings ---- */
 
-void x86_exec_note(struct x86_cpu *c, gva_t addr, bool large)
+void x86_exec_note(struct x86_cpu *c, gva_t addr, bool global, bool large)
 {
     if (large)
-        filter_add(c->tlb.exec_large, addr >> 30);
+        filter_add(c->tlb.exec_large, X86_LARGE_FILTER, addr >> 30);
     else
-        filter_add(c->tlb.exec_pages, addr >> 12);
+        filter_add(c->tlb.exec_pages[global], X86_EXEC_FILTER, addr >> 12);
 }
 
 uint64_t x86_exec_gen(struct x86_cpu *c, bool global)
@@ -520,10 +521,12 @@ static void exec_flush_pcid(struct x86_cpu *c, uint64_t pcid)
 
 static void exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
 {
-    if (!filter_has(c->tlb.exec_pages, addr >> 12) && !filter_has(c->tlb.exec_large, addr >> 30))
-        return;
-    exec_flush_pcid(c, pcid);
-    c->tlb.exec_global = ++c->tlb.exec_next;
+    struct x86_tlb *t = &c->tlb;
+    bool large = filter_has(t->exec_large, X86_LARGE_FILTER, addr >> 30);
+    if (large || filter_has(t->exec_pages[0], X86_EXEC_FILTER, addr >> 12))
+        exec_flush_pcid(c, pcid);
+    if (large || filter_has(t->exec_pages[1], X86_EXEC_FILTER, addr >> 12))
+        t->exec_global = ++t->exec_next;
 }
 
 /* ---- address spaces ---- */
@@ -665,9 +668,9 @@ static void flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
     c->tlb.epoch++;
     exec_flush_page(c, addr, pcid);
     flush_range(c, addr & X86_PAGE_MASK, 1, asid);
-    if (filter_has(c->tlb.large, addr >> 21))
+    if (filter_has(c->tlb.large, X86_LARGE_FILTER, addr >> 21))
         flush_around(c, addr, c->s.cr4 & X86_CR4_PAE ? 21 : 22, asid);
-    if (filter_has(c->tlb.huge, addr >> 30))
+    if (filter_has(c->tlb.huge, X86_LARGE_FILTER, addr >> 30))
         flush_around(c, addr, 30, asid);
 }
 
