@@ -104,6 +104,8 @@ bool boundary_look(struct x86_cpu *c, enum engine_exit *why)
         *why = ENGINE_EXIT_KICK;
         return false;
     }
+    if (p & X86_PEND_CODE)
+        take(c, X86_PEND_CODE); /* before the engine looks at ram->code_epoch, as it always does */
     if (p & X86_PEND_TLB) {
         take(c, X86_PEND_TLB);
         x86_tlb_flush_all(c);

@@ -100,20 +100,32 @@ static uint64_t chunk_mask(unsigned off, unsigned len)
     return (~0ull >> (63 - (b - a))) << a;
 }
 
-uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *first)
+uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *withdraw)
 {
     struct code_page *p = &r->code[roff / PAGE_SIZE];
+    bool alone = atomic_fetch_add(&p->marking, 1) == 0;
     uint32_t gen = atomic_load(&p->gen);
     uint64_t m = chunk_mask(roff % PAGE_SIZE, len);
-    *first = atomic_fetch_or(&p->chunks, m) == 0;
+    *withdraw = atomic_fetch_or(&p->chunks, m) == 0 || !alone;
     return gen;
 }
 
-static bool note_in_page(struct ram *r, struct code_page *p, unsigned off, unsigned len)
+void ram_code_marked(struct ram *r, uint64_t roff)
 {
-    uint64_t chunks = atomic_load_explicit(&p->chunks, memory_order_relaxed);
-    if (LIKELY(!(chunks & chunk_mask(off, len))))
-        return false;
+    atomic_fetch_sub(&r->code[roff / PAGE_SIZE].marking, 1);
+}
+
+uint32_t ram_take_writers(struct ram *r, uint64_t roff)
+{
+    struct code_page *p = &r->code[roff / PAGE_SIZE];
+    uint32_t writers = atomic_exchange(&p->writer, RAM_NO_WRITER);
+    /* Another may have taken them, and not be done. */
+    return atomic_load(&p->marking) == 1 ? writers : RAM_WRITERS;
+}
+
+static void kill_page(struct ram *r, struct code_page *p)
+{
+    atomic_fetch_add(&r->code_dying, 1);
     /* Clear the marks before the generation grows: a marker that comes in between has read the old
      * generation, so its code is dead on arrival and its mark is merely superfluous. */
     atomic_store(&p->chunks, 0);
@@ -123,7 +135,8 @@ static bool note_in_page(struct ram *r, struct code_page *p, unsigned off, unsig
     atomic_store(&h->epoch, 0);
     atomic_store(&h->page, (uint64_t)(p - r->code));
     atomic_store(&h->epoch, epoch);
-    return true;
+    if (r->code_written)
+        r->code_written(r->code_ctx);
 }
 
 bool ram_hit_page(const struct ram *r, uint64_t epoch, uint64_t *roff)
@@ -146,16 +159,36 @@ void ram_add_writer(struct ram *r, uint64_t roff, uint32_t where)
     atomic_store(w, RAM_WRITERS);
 }
 
-bool ram_note_write(struct ram *r, uint64_t roff, uint64_t len)
+static bool is_hit(const struct code_page *p, unsigned off, unsigned len)
 {
-    bool hit = false;
+    uint64_t chunks = atomic_load_explicit(&p->chunks, memory_order_relaxed);
+    return UNLIKELY(chunks & chunk_mask(off, len));
+}
+
+static unsigned kill(struct ram *r, uint64_t roff, uint64_t len, bool all)
+{
+    unsigned hits = 0;
     atomic_thread_fence(memory_order_seq_cst);
     while (len) {
+        struct code_page *p = &r->code[roff / PAGE_SIZE];
         unsigned off = roff % PAGE_SIZE;
         unsigned n = (unsigned)min_u64(len, PAGE_SIZE - off);
-        hit |= note_in_page(r, &r->code[roff / PAGE_SIZE], off, n);
+        if (all || is_hit(p, off, n)) {
+            kill_page(r, p);
+            hits++;
+        }
         roff += n;
         len -= n;
     }
-    return hit;
+    return hits;
+}
+
+unsigned ram_note_write(struct ram *r, uint64_t roff, uint64_t len)
+{
+    return kill(r, roff, len, false);
+}
+
+void ram_code_kill(struct ram *r, uint64_t roff, uint64_t len)
+{
+    kill(r, roff, len, true);
 }

@@ -7,11 +7,22 @@
  * Code tracking. An engine that caches decoded or translated code marks the 64-byte chunks it read
  * (ram_code_mark); whoever writes guest memory reports it (ram_note_write). Invariants:
  *  1. A page's generation grows whenever a marked chunk may have changed.
- *  2. Cached code remembers the generation read *before* the chunk was marked, and the chunk is
+ *  2. As long as a page has marks, no vCPU has a fast write translation of it, once the first that
+ *     marked it has withdrawn them. Others that mark it meanwhile (`marking`) cannot rely on that
+ *     yet: they withdraw all that there may be themselves.
+ *  3. Cached code remembers the generation read *before* the chunk was marked, and the chunk is
  * marked *before* its bytes are read; code whose generation differs from the page's is dead.
- *  3. A writer stores first and looks at the marks afterwards. ram_note_write() has a full fence
+ *  4. A writer stores first and looks at the marks afterwards. ram_note_write() has a full fence
  *     between the two; between a vCPU's store and its look at its TLB none is needed, because the
  *     marking side runs barrier_all_threads() if there are other vCPUs.
+ *  5. A write that hits clears the marks before the generation grows, so that later writes to the
+ *     page cost nothing: for a moment, and for as long as a vCPU does not look at the generation, a
+ *     page without marks may have code that is still executed. code_dying grows before the marks
+ *     go, code_epoch after the generation has grown; a vCPU whose code_seen is not equal to
+ *     code_dying may have such pages: it makes no fast write translation, and treats each store
+ *     that it reports as a hit.
+ *  6. Whoever hits calls code_written() at the end, so that vCPUs which execute translated code
+ *     without looking at epochs are told to.
  */
 #ifndef SOSIA_MEM_RAM_H
 #define SOSIA_MEM_RAM_H
@@ -24,6 +35,7 @@
 struct code_page {
     _Atomic uint64_t chunks; /* bit n: bytes [64n, 64n+64) of the page are cached as code */
     _Atomic uint32_t gen;
+    _Atomic uint32_t marking; /* how many are between ram_code_mark() and ram_code_marked() */
     /* Where translations that allow writing it are: RAM_NO_WRITER, a number that its user knows how
      * to read, or RAM_WRITERS: anywhere. */
     _Atomic uint32_t writer;
@@ -45,8 +57,12 @@ struct ram {
     uint64_t rom_used;           /* bytes handed out by ram_rom_alloc */
     uint64_t total;              /* ram_size + ROM area */
     struct code_page *code;      /* one for each page of `total` */
-    _Atomic uint64_t code_epoch; /* grows with every page's generation */
+    _Atomic uint64_t code_dying; /* grows before a page's marks go and its generation grows */
+    _Atomic uint64_t code_epoch; /* grows by as much after that */
     struct ram_hit hit[RAM_HITS];
+    /* (any thread, whatever it holds; NULL: nobody asks) Cached code was hit: takes no lock. */
+    void (*code_written)(void *ctx);
+    void *code_ctx;
     /* What the board promises never to cover: guest addresses [1 MiB, low_end) are RAM at the same
      * RAM offset, and [4 GiB, 4 GiB + ram_size - low_end) is the rest. 0: no promise. */
     uint64_t low_end;
@@ -76,10 +92,11 @@ static inline bool ram_direct(const struct ram *r, gpa_t gpa, uint64_t *roff)
 }
 
 /* Marks [roff, roff+len), within one page, as cached code and returns the page's generation to
- * remember. *first is set if the page had no mark before: the caller must then drop every writable
- * translation of the page (ram_take_writers) in every vCPU and, if there are several, run
- * barrier_all_threads() before it reads the bytes. */
-uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *first);
+ * remember; the caller ends by ram_code_marked(), and then reads the bytes. *withdraw: before that
+ * it must drop every writable translation of the page (ram_take_writers) in every vCPU and, if
+ * there are several, run barrier_all_threads(). */
+uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *withdraw);
+void ram_code_marked(struct ram *r, uint64_t roff);
 
 static inline uint32_t ram_code_gen(const struct ram *r, uint64_t roff)
 {
@@ -91,8 +108,10 @@ static inline bool ram_has_code(const struct ram *r, uint64_t roff)
     return atomic_load_explicit(&r->code[roff / PAGE_SIZE].chunks, memory_order_seq_cst) != 0;
 }
 
-/* Reports a finished write to [roff, roff+len). Returns true if cached code was hit. */
-bool ram_note_write(struct ram *r, uint64_t roff, uint64_t len);
+/* Reports a finished write to [roff, roff+len). Returns in how many pages cached code was hit. */
+unsigned ram_note_write(struct ram *r, uint64_t roff, uint64_t len);
+/* All cached code of these pages is dead from now on. */
+void ram_code_kill(struct ram *r, uint64_t roff, uint64_t len);
 
 /* RAM offset of the page whose hit made code_epoch `epoch`; false: it is not known any more, or not
  * yet. */
@@ -103,10 +122,7 @@ bool ram_hit_page(const struct ram *r, uint64_t epoch, uint64_t *roff);
 void ram_add_writer(struct ram *r, uint64_t roff, uint32_t where);
 /* Those that there may be; from now on there are none: the caller withdraws them. Call after
  * ram_code_mark(). */
-static inline uint32_t ram_take_writers(struct ram *r, uint64_t roff)
-{
-    return atomic_exchange(&r->code[roff / PAGE_SIZE].writer, RAM_NO_WRITER);
-}
+uint32_t ram_take_writers(struct ram *r, uint64_t roff);
 
 /* Every other thread of the process executes a full memory fence before this returns. */
 void barrier_all_threads(void);

@@ -99,6 +99,12 @@ void vcpu_report_steal(struct vcpu *v)
 
 /* ---- sleeping ---- */
 
+void vcpu_note(struct vcpu *v, uint32_t bits)
+{
+    if ((atomic_load(&v->cpu->pending) & bits) != bits)
+        atomic_fetch_or(&v->cpu->pending, bits);
+}
+
 /* Is there anything in `pending` that ends the wait of a vCPU in this state? */
 static bool wakes(const struct x86_cpu *c, uint32_t pending)
 {
@@ -191,13 +197,18 @@ int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsign
 
 void vcpu_fini(struct vcpu *v)
 {
-    if (v->started)
-        pthread_join(v->thread, NULL);
     if (!v->cpu)
         return;
     v->engine->vcpu_destroy(v->cpu);
     munmap(v->cpu, sizeof *v->cpu);
     v->cpu = NULL;
+}
+
+void vcpu_join(struct vcpu *v)
+{
+    if (v->started)
+        pthread_join(v->thread, NULL);
+    v->started = false;
 }
 
 int vcpu_start(struct vcpu *v, struct error *e)

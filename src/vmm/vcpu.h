@@ -28,9 +28,12 @@ int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsign
               struct error *e);
 void vcpu_fini(struct vcpu *v);
 int vcpu_start(struct vcpu *v, struct error *e);
+void vcpu_join(struct vcpu *v); /* waits for the thread's end, if it was started */
 
 /* (any thread) Sets X86_PEND_* bits and wakes the vCPU if it sleeps. */
 void vcpu_post(struct vcpu *v, uint32_t bits);
+/* (any thread) Sets bits that need not wake it. */
+void vcpu_note(struct vcpu *v, uint32_t bits);
 /* (any thread) Ends its HLT, or the next one at once. */
 void vcpu_unhalt(struct vcpu *v);
 

@@ -218,6 +218,8 @@ static int build(struct vm *vm, struct error *e)
 {
     const struct spec *s = vm->spec;
     int rc = ram_init(&vm->ram, s->memory, e);
+    vm->ram.code_written = vm_code_written;
+    vm->ram.code_ctx = vm;
     if (!rc)
         rc = x86_model_init(&vm->model, PC_TSC_HZ, e);
     if (!rc)
@@ -309,10 +311,9 @@ int vm_run(struct vm *vm, struct error *e)
 void vm_destroy(struct vm *vm)
 {
     for (unsigned n = 0; n < vm->nvcpu; n++)
-        vcpu_fini(&vm->vcpu[n]);
-    vm->nvcpu = 0; /* what the board posts from now on has no receiver */
+        vcpu_join(&vm->vcpu[n]);
     /* From here on no vCPU thread exists; requests in flight on disks still complete under the
-     * lock. */
+     * lock, and post to vCPUs. */
     for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)
         blk_close(vm->disk[n]);
     blk_close(vm->cdrom);
@@ -323,6 +324,8 @@ void vm_destroy(struct vm *vm)
     vm_loop_fini(vm);
     pc_destroy(vm->pc);
     timerq_fini(&vm->timers);
+    for (unsigned n = 0; n < vm->nvcpu; n++)
+        vcpu_fini(&vm->vcpu[n]);
     ram_fini(&vm->ram);
     pthread_cond_destroy(&vm->park_cond);
     pthread_mutex_destroy(&vm->park_lock);

@@ -86,6 +86,7 @@ void vm_setup_cpu(struct vm *vm, struct x86_cpu *c);
 
 /* ---- between vm.c and its parts ---- */
 struct pc_host vm_pc_host(struct vm *vm);         /* vm_bus.c */
+void vm_code_written(void *vm);                   /* vm_bus.c, for struct ram */
 int vm_loop_init(struct vm *vm, struct error *e); /* vm_loop.c */
 void vm_loop_fini(struct vm *vm);
 void vm_post_all(struct vm *vm, uint32_t bits);

@@ -141,6 +141,14 @@ static void unwrite_others(void *ctx, uint64_t roff)
             x86_tlb_unwrite(self->vm->vcpu[n].cpu, roff);
 }
 
+/* A vCPU that sleeps looks when it wakes for another reason. */
+void vm_code_written(void *ctx)
+{
+    struct vm *vm = ctx;
+    for (unsigned n = 0; n < vm->nvcpu; n++)
+        vcpu_note(&vm->vcpu[n], X86_PEND_CODE);
+}
+
 void vm_setup_cpu(struct vm *vm, struct x86_cpu *c)
 {
     c->ncpus = vm->spec->cpus;

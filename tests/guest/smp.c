@@ -310,6 +310,45 @@ TEST(self_modify, "smp: code that writes itself: the next instruction, the same 
     IS(v, 0x33);
 }
 
+/* Each processor has a function of its own at 256 * its number, and all have one at 2048. */
+static volatile unsigned busy;
+
+static uint32_t call_code(unsigned at)
+{
+    uint32_t v;
+    __asm__ volatile("call *%1" : "=a"(v) : "r"(code + at) : "memory");
+    return v;
+}
+
+static void modify_own(void *arg)
+{
+    unsigned at = 256 * (apic_read(APIC_ID) >> 24), bad = 0;
+    (void)arg;
+    for (uint32_t n = 1; n <= 3 * PAGE_ROUNDS; n++) {
+        *(volatile uint32_t *)(code + at + 1) = n;
+        bad += call_code(at) != n;
+        if (n % 3 == 0)
+            call_code(2048);
+    }
+    __atomic_fetch_add(&wrong, bad, __ATOMIC_SEQ_CST);
+    __atomic_fetch_sub(&busy, 1, __ATOMIC_SEQ_CST);
+}
+
+TEST(modify_same_page, "smp: each processor modifies code of its own in one page")
+{
+    for (unsigned n = 0; n < sizeof code / 256; n++)
+        memcpy(code + 256 * n, "\xb8\x00\x00\x00\x00\xc3", 6); /* MOV EAX, imm32; RET */
+    wrong = 0;
+    busy = CPUS - 1;
+    for (unsigned n = 1; n < CPUS; n++)
+        cpu_call(n, modify_own, NULL);
+    for (uint32_t n = 1; busy; n++)
+        *(volatile uint32_t *)(code + 2049) = n;
+    for (unsigned n = 1; n < CPUS; n++)
+        cpu_wait(n);
+    IS(wrong, 0);
+}
+
 /* ---- interrupts between processors ---- */
 
 static volatile unsigned ipis[CPUS], flushed;

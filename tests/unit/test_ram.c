@@ -41,21 +41,46 @@ static void rom_is_handed_out_in_pages_until_full(void **state)
     assert_int_equal(ram_rom_alloc(&ram, 1, &c, &e), ERR_LIMIT);
 }
 
-static void only_the_first_mark_of_a_page_is_first(void **state)
+static uint32_t mark(uint64_t roff, bool *withdraw)
 {
-    bool first;
-    ram_code_mark(&ram, 0x2000, 1, &first);
-    assert_true(first);
-    ram_code_mark(&ram, 0x2fff, 1, &first);
-    assert_false(first);
-    ram_code_mark(&ram, 0x3000, 1, &first);
-    assert_true(first);
+    uint32_t gen = ram_code_mark(&ram, roff, 1, withdraw);
+    ram_code_marked(&ram, roff);
+    return gen;
+}
+
+static void only_the_first_mark_withdraws(void **state)
+{
+    bool withdraw;
+    mark(0x2000, &withdraw);
+    assert_true(withdraw);
+    mark(0x2fff, &withdraw);
+    assert_false(withdraw);
+    mark(0x3000, &withdraw);
+    assert_true(withdraw);
+    ram_note_write(&ram, 0x2000, 1);
+    mark(0x2000, &withdraw);
+    assert_true(withdraw);
+}
+
+static void all_that_mark_at_once_withdraw(void **state)
+{
+    bool withdraw;
+    ram_add_writer(&ram, 0x2000, 7);
+    ram_code_mark(&ram, 0x2000, 1, &withdraw);
+    assert_int_equal(ram_take_writers(&ram, 0x2000), 7);
+    ram_code_mark(&ram, 0x2fff, 1, &withdraw); /* another vCPU, before the first one is done */
+    assert_true(withdraw);
+    assert_int_equal(ram_take_writers(&ram, 0x2000), RAM_WRITERS);
+    ram_code_marked(&ram, 0x2000);
+    ram_code_marked(&ram, 0x2fff);
+    mark(0x2800, &withdraw);
+    assert_false(withdraw);
 }
 
 static void a_write_beside_the_code_keeps_it(void **state)
 {
-    bool first;
-    uint32_t gen = ram_code_mark(&ram, 0x1040, 64, &first);
+    bool withdraw;
+    uint32_t gen = ram_code_mark(&ram, 0x1040, 64, &withdraw);
     assert_false(ram_note_write(&ram, 0x103f, 1));
     assert_false(ram_note_write(&ram, 0x1080, 0xf80));
     assert_int_equal(ram_code_gen(&ram, 0x1040), gen);
@@ -64,22 +89,49 @@ static void a_write_beside_the_code_keeps_it(void **state)
 
 static void a_write_into_a_marked_chunk_kills_it(void **state)
 {
-    bool first;
-    uint32_t gen = ram_code_mark(&ram, 0x1040, 65, &first);
+    bool withdraw;
+    uint32_t gen = ram_code_mark(&ram, 0x1040, 65, &withdraw);
     assert_true(ram_note_write(&ram, 0x10bf, 1));
     assert_int_not_equal(ram_code_gen(&ram, 0x1040), gen);
     assert_false(ram_has_code(&ram, 0x1000));
     assert_false(ram_note_write(&ram, 0x10bf, 1));
-    ram_code_mark(&ram, 0x1040, 1, &first);
-    assert_true(first);
+    ram_code_mark(&ram, 0x1040, 1, &withdraw);
+    assert_true(withdraw);
+}
+
+static unsigned told;
+
+static void on_written(void *ctx)
+{
+    assert_ptr_equal(ctx, &told);
+    assert_int_equal(ram.code_epoch, ram.code_dying);
+    assert_false(ram_has_code(&ram, 0x1000));
+    told++;
+}
+
+static void a_hit_is_told_and_counted(void **state)
+{
+    bool withdraw;
+    ram.code_written = on_written;
+    ram.code_ctx = &told;
+    uint32_t gen = ram_code_mark(&ram, 0x1040, 64, &withdraw);
+    uint64_t epoch = ram.code_epoch;
+    ram_note_write(&ram, 0x1000, 64);
+    assert_int_equal(told, 0);
+    assert_int_equal(ram_note_write(&ram, 0x1000, 65), 1);
+    assert_int_equal(told, 1);
+    assert_int_equal(ram.code_epoch, epoch + 1);
+    ram_code_kill(&ram, 0x1000, 1); /* whether it is marked or not */
+    assert_int_equal(told, 2);
+    assert_int_equal(ram_code_gen(&ram, 0x1040), gen + 2);
 }
 
 static void a_long_write_reaches_every_page(void **state)
 {
-    bool first;
-    ram_code_mark(&ram, 0x1fff, 1, &first);
-    ram_code_mark(&ram, 0x3000, 1, &first);
-    ram_code_mark(&ram, 0x4000, 1, &first);
+    bool withdraw;
+    ram_code_mark(&ram, 0x1fff, 1, &withdraw);
+    ram_code_mark(&ram, 0x3000, 1, &withdraw);
+    ram_code_mark(&ram, 0x4000, 1, &withdraw);
     assert_true(ram_note_write(&ram, 0x1ffe, 0x1003));
     assert_false(ram_has_code(&ram, 0x1000));
     assert_false(ram_has_code(&ram, 0x3000));
@@ -89,8 +141,8 @@ static void a_long_write_reaches_every_page(void **state)
 
 static void a_whole_page_of_code_is_marked(void **state)
 {
-    bool first;
-    ram_code_mark(&ram, 0, PAGE_SIZE, &first);
+    bool withdraw;
+    ram_code_mark(&ram, 0, PAGE_SIZE, &withdraw);
     assert_true(ram_note_write(&ram, PAGE_SIZE - 1, 1));
 }
 
@@ -104,9 +156,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(starts_zeroed_and_writable, setup, teardown),
         cmocka_unit_test_setup_teardown(rom_is_handed_out_in_pages_until_full, setup, teardown),
-        cmocka_unit_test_setup_teardown(only_the_first_mark_of_a_page_is_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(only_the_first_mark_withdraws, setup, teardown),
+        cmocka_unit_test_setup_teardown(all_that_mark_at_once_withdraw, setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_beside_the_code_keeps_it, setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_into_a_marked_chunk_kills_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_hit_is_told_and_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(a_long_write_reaches_every_page, setup, teardown),
         cmocka_unit_test_setup_teardown(a_whole_page_of_code_is_marked, setup, teardown),
         cmocka_unit_test_setup_teardown(the_barrier_returns, setup, teardown),

@@ -105,6 +105,7 @@ static void settle(struct x86_cpu *c)
     struct jit *j = c->jit;
     if (UNLIKELY(j->code_epoch != atomic_load_explicit(&c->ram->code_epoch, memory_order_relaxed)))
         jit_sync_code(c);
+    c->code_seen = j->code_epoch;
     if (UNLIKELY(j->native_flushes != c->native->flushes)) {
         jit_flush(c);
         j->native_flushes = c->native->flushes;

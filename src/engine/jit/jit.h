@@ -14,14 +14,15 @@
  *
  * Rules that keep translations from outliving what they were made of:
  *  1. A translation is made for one RIP, one page of RAM, and one mode (struct jit_mode: all that
- *     the meaning of its bytes depends on). Its page's generation is as in ram.h, invariant 2.
+ *     the meaning of its bytes depends on). Its page's generation is as in ram.h, invariant 3.
  *  2. Translations jump to each other directly only within one page of guest code, which runs
  *     under the same mapping as long as it is not left. All other jumps look the target up in the
  *     jump cache (cpu->jump), whose keys contain the generation of the address space's executable
  *     mappings (x86_exec_gen()) and the mode.
- *  3. When code has been written (ram->code_epoch), translations of the page are killed before the
- *     next lookup: jumps to them are redirected, the jump cache forgets them. Memory is reclaimed
- *     only by forgetting everything, and never while a translation is being executed.
+ *  3. When code has been written (ram->code_epoch; X86_PEND_CODE makes a vCPU look that executes
+ *     translations all the time), translations of the page are killed before the next lookup: jumps
+ * to them are redirected, the jump cache forgets them. Memory is reclaimed only by forgetting
+ * everything, and never while a translation is being executed.
  *  4. A guest instruction that is not translated, or that meets a TLB miss, a device, tracked code
  *     or a fault, is executed by its semantic function: engines differ in dispatch, not in meaning.
  */

@@ -261,7 +261,7 @@ void tr_stored(struct tr *t, struct opnd m, unsigned size)
         return;
     struct asm_buf *b = &t->b;
     /* Another vCPU may have begun to execute the page between the check and the store (ram.h,
-     * invariant 3). RAX may be part of the operand; keep the flags' home in order first. */
+     * invariant 4). RAX may be part of the operand; keep the flags' home in order first. */
     if (t->ef && !t->fl) {
         tr_mem_free_rax(t, &m);
         tr_need_fl(t);

@@ -166,8 +166,15 @@ static void code_hit(struct x86_cpu *c)
 
 static void note(struct x86_cpu *c, uint64_t roff, uint64_t len)
 {
-    if (UNLIKELY(ram_note_write(c->ram, roff, len)))
-        code_hit(c);
+    unsigned hits = ram_note_write(c->ram, roff, len);
+    uint64_t dying = atomic_load_explicit(&c->ram->code_dying, memory_order_acquire);
+    if (LIKELY(dying == c->code_seen))
+        return;
+    if (!hits) /* another's hit may have removed the marks of what this vCPU is executing */
+        ram_code_kill(c->ram, roff, len);
+    else if (dying == c->code_seen + hits) /* only this vCPU's: it will leave the dead code now */
+        c->code_seen = dying;
+    code_hit(c);
 }
 
 static inline void observe(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, uint64_t roff,

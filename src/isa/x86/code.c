@@ -131,10 +131,11 @@ static void withdraw_writers(struct x86_cpu *c, uint64_t roff)
 
 uint32_t x86_code_mark(struct x86_cpu *c, uint64_t roff, unsigned len)
 {
-    bool first;
-    uint32_t gen = ram_code_mark(c->ram, roff, len, &first);
-    if (first)
+    bool withdraw;
+    uint32_t gen = ram_code_mark(c->ram, roff, len, &withdraw);
+    if (withdraw)
         withdraw_writers(c, roff);
+    ram_code_marked(c->ram, roff);
     return gen;
 }
 
@@ -311,6 +312,7 @@ struct x86_block *x86_code_find(struct x86_cpu *c, struct x86_block *from)
 {
     uint64_t roff = 0, flushes = c->code->flushes;
     gpa_t gpa = 0;
+    x86_code_look(c);
     if (UNLIKELY(c->s.rip > c->cs_limit))
         x86_gp0(c);
     gva_t lin = fetch_lin(c, c->s.rip);

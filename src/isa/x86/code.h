@@ -46,10 +46,15 @@ void x86_code_flush(struct x86_cpu *c);
  * loop; it receives a link. Raises #PF, #GP (RIP beyond CS's limit). */
 struct x86_block *x86_code_find(struct x86_cpu *c, struct x86_block *from);
 
+/* Before code is looked up. */
+static inline void x86_code_look(struct x86_cpu *c)
+{
+    c->code_seen = atomic_load_explicit(&c->ram->code_epoch, memory_order_acquire);
+}
+
 static inline uint64_t x86_code_epoch(const struct x86_cpu *c)
 {
-    /* Both grow only, so an equal sum means that neither did. */
-    return c->tlb.epoch + atomic_load_explicit(&c->ram->code_epoch, memory_order_relaxed);
+    return c->tlb.epoch + c->code_seen; /* both grow only: an equal sum means that neither did */
 }
 
 /* Canonical addresses have equal bits 47 to 63, so this is one-to-one. */
@@ -62,6 +67,7 @@ static inline uint64_t x86_link_key(const struct x86_cpu *c)
 /* As x86_code_find(), by the links of `from` if possible. */
 static inline struct x86_block *x86_code_next(struct x86_cpu *c, struct x86_block *from)
 {
+    x86_code_look(c);
     uint64_t key = x86_link_key(c), epoch = x86_code_epoch(c);
     for (unsigned n = 0; n < 2; n++) {
         const struct x86_link *l = &from->link[n];

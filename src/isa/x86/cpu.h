@@ -135,6 +135,7 @@ struct x86_segc {
 #define X86_PEND_SIPI 8u  /* vector in sipi_vector */
 #define X86_PEND_KICK 16u /* leave run() */
 #define X86_PEND_TLB  32u /* drop all translations (the address map changed) */
+#define X86_PEND_CODE 64u /* cached code was hit (ram->code_epoch grew): wakes nobody */
 /* `slow` bits (own thread): the run loop must look before each instruction or block */
 #define X86_SLOW_SHADOW 1u /* sti_shadow or movss_shadow */
 #define X86_SLOW_TF     2u /* single-step */
@@ -179,6 +180,7 @@ struct x86_cpu {
     const struct x86_insn *cur;       /* instruction being executed, while inside a block */
     const struct x86_insn *block_end; /* stop before this one; lowered to leave a block early */
     uint64_t icount;                  /* instructions retired */
+    uint64_t code_seen; /* ram->code_epoch when the code to be executed was looked up */
 
     _Atomic uint32_t pending;
     _Atomic uint8_t sipi_vector;

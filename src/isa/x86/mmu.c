@@ -377,14 +377,21 @@ static void insert(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct 
         x86_tlb_rewrite(c, e, tag, x->roff);
 }
 
+/* The marks are looked at first: see ram.h, invariant 5. */
+static bool may_write_fast(const struct x86_cpu *c, uint64_t roff)
+{
+    return !ram_has_code(c->ram, roff) && atomic_load(&c->ram->code_dying) == c->code_seen;
+}
+
 void x86_tlb_rewrite(struct x86_cpu *c, struct x86_tlbe *e, uint64_t tag, uint64_t roff)
 {
-    if (ram_has_code(c->ram, roff) || (c->observer && !c->observer->may_open(c->observer, e)))
+    if (!may_write_fast(c, roff) || (c->observer && !c->observer->may_open(c->observer, e)))
         return;
     ram_add_writer(c->ram, roff, set_number(c, e));
     atomic_store_explicit(&e->wtag, tag, memory_order_seq_cst);
-    /* A vCPU that marks the page now either sees this tag and withdraws it, or we see the mark. */
-    if (ram_has_code(c->ram, roff))
+    /* A vCPU that marks the page now either sees this tag and withdraws it, or we see the mark, or
+     * that it was cleared again. */
+    if (!may_write_fast(c, roff))
         atomic_store_explicit(&e->wtag, X86_TLB_NONE(slot_of(c, e)), memory_order_seq_cst);
 }
 
