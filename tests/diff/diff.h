@@ -13,6 +13,7 @@
  *   amd.c      what AMD's processors do otherwise than Intel's
  *   freedoms.c what need not or cannot agree, in one table
  *   diff.c     options, worker processes, report
+ *   torture.c  another program: blocks of such instructions, engine against engine
  *
  * Both sides see one linear address space. Everything not listed is unmapped:
  *
@@ -28,7 +29,7 @@
 #include <Zydis/Zydis.h>
 
 #include "base/types.h"
-#include "isa/x86/state.h"
+#include "engine/engine.h"
 
 #define CODE_AT    0x10000000u
 #define CODE_PAGES 2u
@@ -196,10 +197,15 @@ unsigned native_wait(struct native *n);
 
 /* ---- guest.c ---- */
 struct guest;
-struct engine;
 struct guest *guest_create(const struct engine *e, const struct pool *pool);
 void guest_destroy(struct guest *g);
 void guest_run(struct guest *g, enum diff_mode m, const struct input *in, struct output *out);
+/* The same for a block of instructions, which may be interrupted by X86_PEND_INTR any time; it ends
+ * by an exception (ENGINE_EXIT_HALT), or after many interrupts (ENGINE_EXIT_KICK). */
+#define GUEST_VECTOR 0xf0
+enum engine_exit guest_run_block(struct guest *g, enum diff_mode m, const struct input *in,
+                                 const uint8_t *code, unsigned len);
+struct x86_cpu *guest_cpu(struct guest *g);
 /* Is it in the processor model? */
 bool guest_offers(const struct guest *g, const struct form *f);
 

@@ -46,7 +46,8 @@
 #define PTE_PS 0x80ull
 #define PTE_NX (1ull << 63)
 
-#define TIMEOUT_S 5
+#define TIMEOUT_S      5
+#define INTERRUPTS_MAX 20u /* a block that takes so many never ends */
 
 struct guest {
     const struct engine *engine;
@@ -56,6 +57,7 @@ struct guest {
     struct space space;
     struct x86_model model;
     struct x86_state home[NMODES];
+    unsigned interrupts;
 };
 
 static void *phys(struct guest *g, uint32_t at)
@@ -145,8 +147,9 @@ static void tables(struct guest *g)
         put64(g, IDT + n * 16 + 8, to >> 32);
         memset(phys(g, STUBS + n * 16), 0xf4, 16); /* HLT */
     }
-    put64(g, TSS + 4, KERNEL + STACK);   /* RSP0 */
-    put64(g, TSS + 0x64, 0x68ull << 16); /* no I/O permission map */
+    memcpy(phys(g, STUBS + GUEST_VECTOR * 16), "\x48\xcf", 2); /* IRETQ */
+    put64(g, TSS + 4, KERNEL + STACK);                         /* RSP0 */
+    put64(g, TSS + 0x64, 0x68ull << 16);                       /* no I/O permission map */
 }
 
 static void mode_state(struct guest *g, enum diff_mode m, struct x86_state *s)
@@ -200,9 +203,13 @@ static void port_write(void *ctx, uint16_t port, uint64_t v, unsigned size)
 {
 }
 
-static int no_interrupt(void *ctx)
+/* Somebody has set X86_PEND_INTR (torture.c): one that changes nothing. */
+static int intr_ack(void *ctx)
 {
-    return -1;
+    struct guest *g = ctx;
+    if (++g->interrupts % INTERRUPTS_MAX == 0)
+        atomic_fetch_or(&g->c->pending, X86_PEND_KICK);
+    return GUEST_VECTOR;
 }
 
 static uint64_t no_time(void *ctx)
@@ -259,12 +266,13 @@ struct guest *guest_create(const struct engine *e, const struct pool *pool)
                                  .io_write = port_write,
                                  .mem_read = bus_read,
                                  .mem_write = bus_write,
-                                 .intr_ack = no_interrupt,
+                                 .intr_ack = intr_ack,
                                  .tsc = no_time,
                                  .get_tpr = no_time,
                                  .set_tpr = set_tpr,
                                  .apic_msr = apic_msr,
-                                 .unwrite_others = unwrite_others};
+                                 .unwrite_others = unwrite_others,
+                                 .ctx = g};
     x86_reset(g->c, false);
     if (e->vcpu_create(g->c, NULL))
         abort();
@@ -290,14 +298,15 @@ void guest_destroy(struct guest *g)
 
 /* ---- a case ---- */
 
-static void write_code(struct guest *g, const struct input *in, bool clear)
+/* NULL: clears it. */
+static void write_code(struct guest *g, unsigned off, const uint8_t *code, unsigned len)
 {
-    uint64_t len = min_u64(in->len, CODE_SIZE - in->code_off);
-    if (clear)
-        memset(phys(g, CODE_PHYS + in->code_off), 0xcc, len);
+    uint64_t n = min_u64(len, CODE_SIZE - off);
+    if (code)
+        memcpy(phys(g, CODE_PHYS + off), code, n);
     else
-        memcpy(phys(g, CODE_PHYS + in->code_off), in->code, len);
-    ram_note_write(&g->ram, CODE_PHYS + in->code_off, len);
+        memset(phys(g, CODE_PHYS + off), 0xcc, n);
+    ram_note_write(&g->ram, CODE_PHYS + off, n);
 }
 
 static void load_case(struct guest *g, enum diff_mode m, const struct input *in)
@@ -312,7 +321,6 @@ static void load_case(struct guest *g, enum diff_mode m, const struct input *in)
     s->fpu.mxcsr_mask = mask;
     memcpy(phys(g, DATA_PHYS), g->pool->data[in->pool], DATA_SIZE);
     memcpy(phys(g, DATA_PHYS + in->patch_off), in->patch, in->npatch);
-    write_code(g, in, false);
 }
 
 /* The frame that the processor pushed at CPL 0. */
@@ -346,12 +354,29 @@ static void save_case(struct guest *g, struct output *o)
 void guest_run(struct guest *g, enum diff_mode m, const struct input *in, struct output *out)
 {
     load_case(g, m, in);
+    write_code(g, in->code_off, in->code, in->len);
     alarm(TIMEOUT_S);
     enum engine_exit why = g->engine->run(g->c);
     alarm(0);
     save_case(g, out);
     out->lost |= why != ENGINE_EXIT_HALT;
-    write_code(g, in, true);
+    write_code(g, in->code_off, NULL, in->len);
+}
+
+enum engine_exit guest_run_block(struct guest *g, enum diff_mode m, const struct input *in,
+                                 const uint8_t *code, unsigned len)
+{
+    load_case(g, m, in);
+    write_code(g, in->code_off, code, len);
+    g->interrupts = 0;
+    enum engine_exit why = g->engine->run(g->c);
+    write_code(g, in->code_off, NULL, len);
+    return why;
+}
+
+struct x86_cpu *guest_cpu(struct guest *g)
+{
+    return g->c;
 }
 
 bool guest_offers(const struct guest *g, const struct form *f)

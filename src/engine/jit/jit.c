@@ -77,8 +77,17 @@ static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, 
     return 0;
 }
 
+static const struct jit_sizes *forced_sizes;
+
+void jit_set_sizes(const struct jit_sizes *z)
+{
+    forced_sizes = z;
+}
+
 int jit_create(struct x86_cpu *c, const struct jit_sizes *z, bool exact, struct error *e)
 {
+    if (forced_sizes)
+        z = forced_sizes;
     int rc = x86_code_create(c, z->decoded, e);
     if (!rc)
         rc = x86_native_create(c, e);

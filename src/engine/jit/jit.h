@@ -139,6 +139,7 @@ struct jit_src {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t bytes[15];
     uint16_t off; /* from the start of the translation */
+    bool alone;   /* see jit_tb.alone */
 };
 
 struct jit {
@@ -242,6 +243,9 @@ struct jit_sizes { /* bytes of a vCPU's arenas */
     uint64_t code, data;
     uint64_t decoded; /* for instructions that are stepped over */
 };
+/* For tests: the sizes for all vCPUs created from now on, whatever their engines ask for; NULL: as
+ * they do. */
+void jit_set_sizes(const struct jit_sizes *z);
 /* The engine's vcpu_create(), with other sizes; `exact` as in struct jit. */
 int jit_create(struct x86_cpu *c, const struct jit_sizes *z, bool exact, struct error *e);
 void jit_destroy(struct x86_cpu *c);

@@ -60,22 +60,20 @@ static bool changes_mode(ZydisMnemonic m)
     }
 }
 
-static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, unsigned off)
+/* What code outside 64-bit mode is translated to depends on what segment registers hold. */
+static bool loads_segment(const struct tr *t, const struct jit_src *s)
 {
-    struct jit_src *s = &t->j->src[t->n];
-    memset(s->bytes, 0, sizeof s->bytes);
-    memcpy(s->bytes, bytes, avail);
-    unsigned len = x86_decode_full(t->c, s->bytes, avail, off, &s->i, &s->zi, s->op);
-    if (!len)
-        return 0;
-    s->off = (uint16_t)off;
-    if (changes_mode(s->zi.mnemonic) || tr_x87_may_end(t, s))
-        s->i.flags |= X86_IF_END;
-    t->n++;
-    return len;
+    if (tr_code64(t))
+        return false;
+    for (unsigned n = 0; n < s->zi.operand_count; n++)
+        if (s->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (s->op[n].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
+            ZydisRegisterGetClass(s->op[n].reg.value) == ZYDIS_REGCLASS_SEGMENT)
+            return true;
+    return false;
 }
 
-/* See struct jit, exact. */
+/* See struct jit, exact; as the interpreter sees the instruction. */
 static bool is_alone(const struct jit_src *s)
 {
     bool near = s->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT ||
@@ -96,6 +94,22 @@ static bool is_alone(const struct jit_src *s)
     default:
         return (s->i.flags & X86_IF_END) && !near;
     }
+}
+
+static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, unsigned off)
+{
+    struct jit_src *s = &t->j->src[t->n];
+    memset(s->bytes, 0, sizeof s->bytes);
+    memcpy(s->bytes, bytes, avail);
+    unsigned len = x86_decode_full(t->c, s->bytes, avail, off, &s->i, &s->zi, s->op);
+    if (!len)
+        return 0;
+    s->off = (uint16_t)off;
+    s->alone = is_alone(s);
+    if (changes_mode(s->zi.mnemonic) || loads_segment(t, s) || tr_x87_may_end(t, s))
+        s->i.flags |= X86_IF_END;
+    t->n++;
+    return len;
 }
 
 static bool stops(const struct tr *t, const struct jit_src *s)
@@ -123,7 +137,7 @@ static void decode_run(struct tr *t)
         unsigned len = decode_one(t, t->c->ram->host + roff + off, avail, off);
         if (!len)
             break; /* it reaches into the next page */
-        if (off && t->j->exact && is_alone(&t->j->src[t->n - 1])) {
+        if (off && t->j->exact && t->j->src[t->n - 1].alone) {
             t->n--;
             break;
         }
@@ -332,7 +346,7 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
         return NULL;
     }
     tb->count = (uint16_t)t->n;
-    tb->alone = j->exact && is_alone(&j->src[0]);
+    tb->alone = j->exact && j->src[0].alone;
     write_code(t);
     if (t->failed || t->b.full)
         return NULL;

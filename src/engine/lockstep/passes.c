@@ -171,7 +171,8 @@ static enum lockstep_end second_pass(struct lockstep *l, const struct jit_tb *tb
 static bool shorten(struct lockstep *l, const struct jit_tb *tb)
 {
     uint64_t off = (l->jit.s.rip - tb->rip) & l->c->ip_mask;
-    if (l->jit.end != LOCKSTEP_DONE || !off || off >= l->done)
+    if (l->jit.end != LOCKSTEP_DONE || !off || off > l->done ||
+        (off == l->done && l->interp.end == LOCKSTEP_DONE))
         return false;
     l->limit = (unsigned)off;
     return true;
