@@ -7,11 +7,12 @@
 #   make bench   how fast the engine interp is, against Bochs and this machine
 #   make bench-jit   how fast the engine jit is, against QEMU's TCG and this machine: half an hour;
 #                with SHORT=1 some minutes
+#   make bench-smp   what a second vCPU is worth
 BUILD := build
 FUZZ := 600
 SHORT :=
 
-.PHONY: all run check check-long fuzz bench bench-jit setup clean
+.PHONY: all run check check-long fuzz bench bench-jit bench-smp setup clean
 all: $(BUILD)/build.ninja
 	meson compile -C $(BUILD)
 
@@ -47,6 +48,12 @@ bench-jit:
 	@$(MAKE) --no-print-directory all
 	@bench/prepare-engines.sh $(BUILD)/bench
 	@bench/engines.py $(BUILD)/bench $(if $(SHORT),--short)
+
+bench-smp:
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory all
+	@bench/prepare.sh $(BUILD)/bench
+	@bench/smp.py $(BUILD)/bench
 
 clean:
 	rm -rf $(BUILD) build-asan build-fuzz demo

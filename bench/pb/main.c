@@ -39,8 +39,9 @@
 
 volatile uint64_t bench_sink;
 
-static const struct bench *const tables[] = {bench_int, bench_fp,   bench_simd, bench_mem,
-                                             bench_sys, bench_proc, bench_priv, bench_jit};
+static const struct bench *const tables[] = {bench_int,  bench_fp,  bench_simd,
+                                             bench_mem,  bench_sys, bench_proc,
+                                             bench_priv, bench_jit, bench_smp};
 
 void bench_die(const char *what)
 {

@@ -21,7 +21,7 @@ struct bench {
 
 extern volatile uint64_t bench_sink;
 extern const struct bench bench_int[], bench_fp[], bench_simd[], bench_mem[], bench_sys[],
-    bench_proc[], bench_priv[], bench_jit[];
+    bench_proc[], bench_priv[], bench_jit[], bench_smp[];
 
 /* For code that is not to become SIMD code, which is a class of its own. */
 #define SCALAR __attribute__((noinline, optimize("no-tree-vectorize")))
