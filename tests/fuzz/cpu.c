@@ -384,6 +384,7 @@ static void run(const struct engine *e)
     arm(BUDGET);
     for (unsigned n = 0; n < 4; n++) {
         enum engine_exit why = e->run(m.c);
+        FUZZ_REQUIRE(why != ENGINE_EXIT_FAILED);
         if (why != ENGINE_EXIT_HALT)
             break;
         atomic_fetch_or(&m.c->pending, X86_PEND_INTR | X86_PEND_NMI);
