@@ -96,6 +96,20 @@ TEST(leaves, "kvmpv: CPUID says KVM, and what it offers")
     IS(cpus_started(), CPUS);
 }
 
+/* Each interval lies within the next longer one. False: the host took us away between two readings,
+ * which does not happen each time. */
+static bool rates_agree(void)
+{
+    uint64_t us = time_us(), ns = clock_now(), tsc = rdtsc();
+    wait_us(20000);
+    uint64_t dtsc = rdtsc() - tsc, dns = clock_now() - ns, dus = time_us() - us;
+    uint32_t r[4];
+    cpuid(0x40000010, 0, r); /* TSC rate in kHz */
+    uint64_t of_tsc = dtsc * 1000000 / r[0];
+    OK(dns + 1000 > of_tsc && dus + dus / 1000 + 10 > dns / 1000);
+    return dns < of_tsc + 200000 && dus < dns / 1000 + 200;
+}
+
 TEST(clock, "kvmpv: the clock is as fast as others, and never goes back")
 {
     clock_on(NULL);
@@ -104,19 +118,16 @@ TEST(clock, "kvmpv: the clock is as fast as others, and never goes back")
     IS(clocks[0].version & 1, 0);
     OK(clocks[0].version);
     IS(clocks[0].flags, 1);
-    uint64_t us = time_us(), ns = clock_now(), tsc = rdtsc(), last = ns;
+    uint64_t last = clock_now();
     for (unsigned n = 0; n < 20000; n++) {
         uint64_t now = clock_now();
         OK(now >= last);
         last = now;
     }
-    wait_us(20000);
-    uint64_t dtsc = rdtsc() - tsc, dns = clock_now() - ns, dus = time_us() - us;
-    OK(dns / 1000 + 200 > dus && dns / 1000 < dus + 20000); /* a host may take us away in between */
-    uint32_t r[4];
-    cpuid(0x40000010, 0, r); /* TSC rate in kHz */
-    uint64_t of_tsc = dtsc * 1000000 / r[0];
-    OK(dns + 1000 > of_tsc && dns < of_tsc + 20000000);
+    bool done = false;
+    for (unsigned n = 0; n < 20 && !done; n++)
+        done = rates_agree();
+    OK(done);
 }
 
 static volatile uint64_t turn_last;
@@ -161,7 +172,7 @@ TEST(clocks_agree, "kvmpv: the clocks of all processors are one; a TSC that move
     uint64_t before = clock_now();
     wrmsr(MSR_TSC_ADJUST, rdmsr(MSR_TSC_ADJUST) + 1000000000000);
     uint64_t after = clock_now();
-    OK(after >= before && after < before + 100000000);
+    OK(after >= before && after < before + 10000000000);
     for (unsigned n = 0; n < CPUS; n++)
         IS(clocks[n].flags, 0); /* only with one's own TSC */
     all_take_turns();
@@ -170,7 +181,7 @@ TEST(clocks_agree, "kvmpv: the clocks of all processors are one; a TSC that move
     before = clock_now();
     wrmsr(MSR_TSC_ADJUST, 0);
     after = clock_now();
-    OK(after >= before && after < before + 100000000);
+    OK(after >= before && after < before + 10000000000);
     for (unsigned n = 0; n < CPUS; n++)
         IS(clocks[n].flags, 1);
 }
@@ -261,7 +272,7 @@ static void catch_one(unsigned vector, handler_fn *fn)
     set_handler(vector, fn);
     seen = 0;
     self_ipi(vector);
-    OK(wait_for(&seen, 1, 500000));
+    OK(wait_for(&seen, 1, 5000000));
 }
 
 TEST(eoi, "kvmpv: the end of an interrupt told by memory")
@@ -289,7 +300,7 @@ TEST(eoi_pending, "kvmpv: no offer while another interrupt waits")
     seen = 0;
     self_ipi(0x60);
     self_ipi(0x64);
-    OK(wait_for(&seen, 2, 500000));
+    OK(wait_for(&seen, 2, 5000000));
     IS(told[0], 0);
     IS(told[1], 1);
     IS(in_service(0x60) + in_service(0x64), 0);
@@ -310,7 +321,7 @@ TEST(eoi_then_next, "kvmpv: the next interrupt of a class comes after an end tol
 {
     set_handler(0x64, by_memory);
     catch_one(0x60, asks_for_more);
-    OK(wait_for(&seen, 2, 500000));
+    OK(wait_for(&seen, 2, 5000000));
     IS(told[0], 1); /* the handler was not interruptible, so nothing could take it back */
     IS(in_service(0x60) + in_service(0x64), 0);
 }
@@ -337,7 +348,7 @@ TEST(eoi_nested, "kvmpv: nested interrupts: the offer is the inner one's")
     set_handler(0x70, outer);
     seen = 0;
     self_ipi(0x70);
-    OK(wait_for(&seen, 2, 500000));
+    OK(wait_for(&seen, 2, 5000000));
     IS(told[2], 1);
     IS(told[0], 1);
     IS(told[3], 0);
@@ -363,7 +374,7 @@ TEST(eoi_level, "kvmpv: no offer for a level-triggered interrupt")
     outb(0x40, 100);
     outb(0x40, 0);
     ioapic_route(2, 0x8000 | 0x52);
-    OK(wait_for(&seen, 1, 500000));
+    OK(wait_for(&seen, 1, 5000000));
     IS(told[0], 0);
     IS(told[1], 1);
     IS(told[2], 0);
@@ -398,7 +409,7 @@ static void expect_ipis(unsigned set, int64_t got)
     for (unsigned n = 0; n < CPUS; n++) {
         count += set >> n & 1;
         if (set >> n & 1)
-            wait_for(&ipis[n], 1, 500000);
+            wait_for(&ipis[n], 1, 5000000);
         IS(ipis[n], set >> n & 1);
         ipis[n] = 0;
     }
@@ -447,7 +458,7 @@ TEST(kick, "kvmpv: a kick ends HLT with interrupts closed, or the next one")
     wait_us(2000);
     IS(halts, 0);
     hypercall(HC_KICK_CPU, 0, 2, 0, 0);
-    wait_for(&halts, 1, 500000);
+    wait_for(&halts, 1, 5000000);
     IS(halts, 1);
     wait_us(2000);
     IS(halts, 1); /* once */
@@ -456,7 +467,7 @@ TEST(kick, "kvmpv: a kick ends HLT with interrupts closed, or the next one")
     /* 1 was kicked while it ran: it does not halt once. */
     halts = 0;
     cpu_call(1, halt_deaf, NULL);
-    wait_for(&halts, 1, 500000);
+    wait_for(&halts, 1, 5000000);
     wait_us(2000);
     IS(halts, 1);
     hypercall(HC_KICK_CPU, 0, 1, 0, 0);
@@ -529,7 +540,7 @@ static void halt_between(void *arg)
 
 static uint8_t wait_preempted(unsigned cpu)
 {
-    for (uint64_t end = time_us() + 500000; !steals[cpu].preempted && time_us() < end;)
+    for (uint64_t end = time_us() + 5000000; !steals[cpu].preempted && time_us() < end;)
         pause();
     return steals[cpu].preempted;
 }
@@ -544,7 +555,7 @@ TEST(preempted, "kvmpv: a halted processor is marked, and flushes its TLB when a
     phase = 0;
     cpu_call(1, halt_between, NULL);
     for (unsigned n = 0; n < 3; n++) {
-        wait_for(&phase, 2 * n + 1, 500000);
+        wait_for(&phase, 2 * n + 1, 5000000);
         IS(phase, 2 * n + 1);
         IS(read_value, 100 + (n & 1));
         IS(wait_preempted(1), 1);
@@ -554,7 +565,7 @@ TEST(preempted, "kvmpv: a halted processor is marked, and flushes its TLB when a
         OK(__atomic_compare_exchange_n(&steals[1].preempted, &old, 3, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_SEQ_CST));
         apic_ipi(1, 0x4061);
-        wait_for(&phase, 2 * n + 2, 500000);
+        wait_for(&phase, 2 * n + 2, 5000000);
         IS(read_value, 101 - (n & 1));
         IS(steals[1].preempted, 0);
         phase = 0;
@@ -625,7 +636,7 @@ TEST(init, "kvmpv: INIT switches it off")
     apic_ipi(3, 0x4500);
     wait_us(1000);
     apic_ipi(3, 0x4608);
-    OK(wait_for(&back, 1, 500000));
+    OK(wait_for(&back, 1, 5000000));
     IS(after_init[0] | after_init[1] | after_init[2], 0);
     uint32_t version = clocks[3].version;
     wrmsr(MSR_TSC_ADJUST, 1);
