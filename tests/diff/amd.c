@@ -137,8 +137,22 @@ static enum verdict order_of_faults(const struct look *k)
 {
     bool several = k->i->zi.mnemonic == M(ENTER) || k->i->op[0].size == 80 ||
                    (k->i->zi.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
-    bool wraps = k->nat->vector == X86_SSF && k->gst->vector == X86_PF; /* the stack at 4 GiB */
-    if (!both_faulted(k) || (!several && !wraps))
+    if (!both_faulted(k) || !several)
+        return NOT_THAT;
+    same_exception(k);
+    return ADAPTED;
+}
+
+/* The first bytes of the operand are in the page that Intel's name. */
+static enum verdict beyond_4g(const struct look *k)
+{
+    uint32_t left = 0u - (uint32_t)k->gst->cr2;
+    bool limit = (k->nat->vector == X86_GP || k->nat->vector == X86_SSF) && !k->nat->error;
+    bool crosses = false;
+    for (unsigned n = 0; n < k->i->zi.operand_count; n++)
+        crosses |= is_mem(&k->i->op[n]) && left && left < mem_size(k->i, &k->i->op[n]);
+    if (!both_faulted(k) || !limit || k->gst->vector != X86_PF || !crosses ||
+        k->i->zi.machine_mode == ZYDIS_MACHINE_MODE_LONG_64)
         return NOT_THAT;
     same_exception(k);
     return ADAPTED;
@@ -348,9 +362,11 @@ static const struct rule rules[] = {
      "PUSH of a segment writes zeros beyond its 16 bits: SDM 2, PUSH allows both"},
     {bound, {M(BOUND)}, "both bounds are read before they are compared: order not defined"},
     {order_of_faults,
-     {M(ENTER), M(CMPSB), M(CMPSW), M(CMPSD), M(CMPSQ), M(FLD), M(FSTP), M(FBLD), M(FBSTP), M(PUSH),
-      M(CALL)},
+     {M(ENTER), M(CMPSB), M(CMPSW), M(CMPSD), M(CMPSQ), M(FLD), M(FSTP), M(FBLD), M(FBSTP)},
      "which of two faults is first: order not defined"},
+    {beyond_4g,
+     {0},
+     "an operand that crosses 4 GiB exceeds the segment's limit: SDM 3, 5.3 leaves it open"},
     {call_target, {M(CALL)}, "a bad target is noticed before the return address is pushed"},
     {mmx_store,
      {M(MOVD), M(MOVQ), M(MOVNTQ)},
