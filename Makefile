@@ -6,11 +6,11 @@
 #   make fuzz     looks for new failures with libFuzzer, 10 minutes a target (FUZZ=seconds)
 #   make bench   how fast the engine interp is, against Bochs and this machine
 #   make bench-jit   how fast the engine jit is, against QEMU's TCG and this machine: half an hour;
-#                with SHORT=1 some minutes
+#                with BENCH=--short some minutes
 #   make bench-smp   what a second vCPU is worth
 BUILD := build
 FUZZ := 600
-SHORT :=
+BENCH :=
 
 .PHONY: all run check check-long fuzz bench bench-jit bench-smp setup clean
 all: $(BUILD)/build.ninja
@@ -47,7 +47,7 @@ bench-jit:
 	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory all
 	@bench/prepare-engines.sh $(BUILD)/bench
-	@bench/engines.py $(BUILD)/bench $(if $(SHORT),--short)
+	@bench/engines.py $(BUILD)/bench $(BENCH)
 
 bench-smp:
 	@scripts/setup.sh bench

@@ -19,6 +19,7 @@
  *   @B,int/sieve
  *   @R,int/sieve,0.0012,0.0011,0.0020,57   seconds for a unit: median, least, first; how many
  *                            (the first unit is one of these only for programs)
+ *   @C,int/sieve,0.0713        its processor time, with the first unit and all processes it had
  *   @S,simd/avx2fp             left out: the processor cannot do it
  */
 #include <errno.h>
@@ -27,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -133,6 +135,15 @@ static void run_measured(const struct bench *b, double duration)
     result(b->name, first, took, n);
 }
 
+/* Processor time of all processes that have been waited for, and of those that they waited for. */
+static double children_cpu(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_CHILDREN, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+}
+
 static bool failed(const char *name, pid_t pid)
 {
     int status = -1;
@@ -143,9 +154,16 @@ static bool failed(const char *name, pid_t pid)
     return true;
 }
 
+static void used(const char *name, double cpu)
+{
+    printf("@C,%s,%.6f\n", name, cpu);
+    fflush(stdout);
+}
+
 /* Each benchmark has a process of its own: one that crashes or hangs costs one line. */
 static bool run_one(const struct bench *b, void (*how)(const struct bench *, double), double arg)
 {
+    double cpu = children_cpu();
     pid_t pid = fork();
     if (pid == 0) {
         if (how == run_measured)
@@ -153,7 +171,11 @@ static bool run_one(const struct bench *b, void (*how)(const struct bench *, dou
         how(b, arg);
         _exit(0);
     }
-    return !failed(b->name, pid);
+    if (failed(b->name, pid))
+        return false;
+    if (how == run_measured)
+        used(b->name, children_cpu() - cpu);
+    return true;
 }
 
 static int run(char **prefix, void (*how)(const struct bench *, double), double arg)
@@ -191,7 +213,7 @@ static _Noreturn void execute(char **argv)
 
 static int time_program(const char *name, int reps, char **argv)
 {
-    double took[64];
+    double took[64], cpu = children_cpu();
     say("B", name);
     for (int n = 0; n < reps && n < 64; n++) {
         double start = seconds(CLOCK_MONOTONIC);
@@ -203,6 +225,7 @@ static int time_program(const char *name, int reps, char **argv)
         took[n] = seconds(CLOCK_MONOTONIC) - start;
     }
     result(name, took[0], took, reps < 64 ? reps : 64);
+    used(name, children_cpu() - cpu);
     return 0;
 }
 
