@@ -168,6 +168,16 @@ TEST(x87_kept, "fpu: x87 and SSE registers are kept while the system works")
     IS(y, 0x4008000000000000 + ((uint64_t)PAGES << 52)); /* 3 * 2^16 */
     for (unsigned k = 0; k < PAGES; k++)
         IS(*(const uint32_t *)(va + 4096 * k), k + 1);
+    uint32_t mxcsr = 0x1f80 & ~0x200u; /* an SSE error that is not masked */
+    __asm__ volatile("ldmxcsr %0; xorps %%xmm1, %%xmm1" : : "m"(mxcsr));
+    IS(PROBE("fldpi; fld1; fadd %%st, %%st; mov $1, %%eax; cvtsi2ss %%eax, %%xmm0; "
+             "divss %%xmm1, %%xmm0",
+             :
+             : "eax"),
+       XM);
+    __asm__ volatile("fmulp; fldpi; fldpi; faddp; fsubrp; fld1; faddp; fistpll %0" : "=m"(x));
+    IS(x, 1); /* 2 pi - (pi + pi) + 1 */
+    all_on();
 }
 
 TEST(osxsave, "fpu: CR4.OSXSAVE, XSETBV and XCR0")

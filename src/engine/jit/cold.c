@@ -34,6 +34,7 @@ struct jit_insn *tr_insn(struct tr *t)
     }
     t->ji->i = t->s->i;
     t->ji->tb = t->tb;
+    t->ji->x87 = tr_touches_x87(t->s);
     return t->ji;
 }
 
@@ -71,11 +72,11 @@ static void call(struct tr *t, const uint8_t *thunk)
 }
 
 /* Behind a call of C code. */
-static void reload(struct tr *t)
+static void reload(struct tr *t, bool x87)
 {
     if (t->fpu)
         call(t, t->j->thunk.fpu_load);
-    if (t->x87)
+    if (t->x87 && x87)
         call(t, t->j->thunk.x87_load);
 }
 
@@ -89,7 +90,7 @@ static void emit_interp(struct tr *t, const struct cold *k)
         return;
     }
     call(t, t->j->thunk.interp);
-    reload(t);
+    reload(t, k->ji->x87);
     if (k->ef)
         asm_flags_load(&t->b, G_OFF(fl));
     asm_jmp(&t->b, k->back);
@@ -109,7 +110,7 @@ static void emit_raced(struct tr *t, const struct cold *k)
     asm_lea(&t->b, H_RAX, k->host, 8);
     asm_mov_imm(&t->b, H_R11, k->size);
     call(t, t->j->thunk.raced);
-    reload(t);
+    reload(t, false);
     asm_jmp(&t->b, k->back);
 }
 
@@ -166,7 +167,7 @@ void tr_interp(struct tr *t)
         return;
     }
     call(t, t->j->thunk.interp);
-    reload(t);
+    reload(t, ji->x87);
     t->ef = false;
     t->fl = true;
     t->held.active = false;

@@ -62,7 +62,7 @@ static bool plan_reg(struct plan *p, const ZydisDecodedOperand *o)
 {
     ZydisRegisterClass c = ZydisRegisterGetClass(o->reg.value);
     bool gpr = is_gpr(c), written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, high = false;
-    if (!gpr && c != ZYDIS_REGCLASS_XMM && c != ZYDIS_REGCLASS_YMM)
+    if (!gpr && c != ZYDIS_REGCLASS_XMM && c != ZYDIS_REGCLASS_YMM && c != ZYDIS_REGCLASS_MMX)
         return false;
     unsigned n = gpr ? gpr_number(o->reg.value, &high) : (unsigned)ZydisRegisterGetId(o->reg.value);
     switch (o->encoding) {
@@ -130,7 +130,7 @@ static bool is_vector(const struct jit_src *s)
         if (s->op[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
         ZydisRegisterClass c = ZydisRegisterGetClass(s->op[n].reg.value);
-        if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM)
+        if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_MMX)
             return true;
     }
     return false;

@@ -52,6 +52,20 @@ static bool short_inc(struct tr *t)
     return true;
 }
 
+/* SAHF, LAHF: with guest RAX in host RAX. The first leaves OF alone. */
+static bool ah_flags(struct tr *t)
+{
+    bool load = t->s->zi.mnemonic == ZYDIS_MNEMONIC_LAHF;
+    tr_need_ef(t);
+    asm_mov_rr(&t->b, H_RAX, tr_reg(X86_RAX));
+    asm_u8(&t->b, load ? 0x9f : 0x9e);
+    if (load)
+        asm_mov_rr(&t->b, tr_reg(X86_RAX), H_RAX);
+    else
+        flags_written(t);
+    return true;
+}
+
 /* ---- implied RAX ---- */
 
 /* MUL, IMUL of one operand, CMPXCHG: the instruction is executed with guest RAX in host RAX. */
@@ -331,6 +345,9 @@ bool tr_integer(struct tr *t)
     case ZYDIS_MNEMONIC_PREFETCHW:
     case ZYDIS_MNEMONIC_PREFETCHWT1:
         return true;
+    case ZYDIS_MNEMONIC_SAHF:
+    case ZYDIS_MNEMONIC_LAHF:
+        return ah_flags(t);
     case ZYDIS_MNEMONIC_NEG:
     case ZYDIS_MNEMONIC_NOT:
     case ZYDIS_MNEMONIC_SHL:

@@ -161,6 +161,12 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     return tb->entry;
 }
 
+void jit_x87_to_memory(const struct x86_cpu *c)
+{
+    if (c->jit_x87_live)
+        c->jit->thunk.x87_save();
+}
+
 static void call(struct x86_cpu *c, const struct jit_insn *ji)
 {
     const struct x86_insn *i = &ji->i;
@@ -169,6 +175,8 @@ static void call(struct x86_cpu *c, const struct jit_insn *ji)
     c->block_end = i + 2; /* lowered if the translation must be left */
     c->cur = i;
     c->jit->stat.interps++;
+    if (UNLIKELY(ji->x87))
+        jit_x87_to_memory(c);
     i->fn(c, i);
     c->cur = NULL;
 }
@@ -212,6 +220,7 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
             if (!boundary_look(c, why))
                 return;
             if (c->slow) {
+                jit_x87_to_memory(c);
                 boundary_step(c);
                 continue;
             }
@@ -219,10 +228,12 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
         /* Something may still be pending that is masked: one translation is executed all the same.
          */
         const struct jit_tb *tb = jit_lookup(c);
-        if (tb)
+        if (tb) {
             c->jit->thunk.enter(tb->entry);
-        else
+        } else {
+            jit_x87_to_memory(c);
             boundary_step(c); /* an instruction in device memory */
+        }
     }
 }
 
@@ -247,6 +258,7 @@ static enum engine_exit run(struct x86_cpu *c)
     if (sigsetjmp(env, 0))
         boundary_deliver(c);
     loop(c, &why);
+    jit_x87_to_memory(c);
     c->s.rflags = x86_rflags(c);
     c->env = NULL;
     return why;

@@ -10,7 +10,9 @@
  *  - the guest's SSE and AVX registers are in the host's if cpu->jit_fpu_live, else in cpu->s.fpu;
  *    its x87 state if cpu->jit_x87_live, but for the pointers, which are in cpu->jit_x87;
  *  - RSP is the host's stack, and constant.
- * Whenever C code runs, all state is in struct x86_cpu, flags in cpu->fl.
+ * Whenever C code runs, all state is in struct x86_cpu, flags in cpu->fl, but for the x87 state,
+ * which C code does not touch: it stays where it is until run() is left or a semantic function
+ * needs it.
  *
  * Rules that keep translations from outliving what they were made of:
  *  1. A translation is made for one RIP, one page of RAM, and one mode (struct jit_mode: all that
@@ -66,6 +68,7 @@ struct jit_tb;
 struct jit_insn {
     struct x86_insn i;
     struct jit_tb *tb;
+    bool x87; /* it may access the x87 or MMX state */
 };
 
 /* A direct jump to another translation, or to the stub that looks for it. */
@@ -123,6 +126,7 @@ struct jit_thunks {
     const uint8_t *raced;    /* called; RAX: host address, R11D: size of a store */
     const uint8_t *fpu_load; /* called */
     const uint8_t *x87_load; /* called */
+    void (*x87_save)(void);  /* from C */
 };
 
 /* A mode that was looked for, by a hash of it. */
@@ -253,6 +257,8 @@ void jit_destroy(struct x86_cpu *c);
 void jit_bind_thread(struct x86_cpu *c);
 /* The translation to continue with. NULL: there is none, see jit_find(). */
 struct jit_tb *jit_lookup(struct x86_cpu *c);
+/* Behind translated code, before anything that looks at the x87 state. */
+void jit_x87_to_memory(const struct x86_cpu *c);
 
 /* called by thunks */
 const uint8_t *jit_c_dispatch(struct x86_cpu *c);

@@ -1,8 +1,8 @@
 /*
  * simd.c - SSE and AVX instructions: copied, since the guest's registers are in the host's.
  *
- * They can raise no floating-point exceptions here: the mode says that all are masked. x87 and MMX
- * are left to the interpreter's native stubs.
+ * They can raise no floating-point exceptions here: the mode says that all are masked. Those with
+ * MMX registers as well are left to the interpreter's native stubs.
  */
 #include "engine/jit/tr.h"
 
@@ -33,6 +33,15 @@ static bool is_zero(ZydisMnemonic m)
     return m == ZYDIS_MNEMONIC_VZEROUPPER || m == ZYDIS_MNEMONIC_VZEROALL;
 }
 
+static bool has_mmx(const struct jit_src *s)
+{
+    for (unsigned n = 0; n < s->zi.operand_count_visible; n++)
+        if (s->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(s->op[n].reg.value) == ZYDIS_REGCLASS_MMX)
+            return true;
+    return false;
+}
+
 static bool has_vector(const struct jit_src *s)
 {
     for (unsigned n = 0; n < s->zi.operand_count_visible; n++) {
@@ -56,7 +65,7 @@ bool tr_is_simd(const struct tr *t, const struct jit_src *s)
         return tr_code64(t); /* other code has 8 registers to lose */
     bool vector = has_vector(s) || (s->zi.meta.category == ZYDIS_CATEGORY_CONVERT &&
                                     (s->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM));
-    return vector && !is_special(s->zi.mnemonic) && tr_generic_can(t, s);
+    return vector && !has_mmx(s) && !is_special(s->zi.mnemonic) && tr_generic_can(t, s);
 }
 
 bool tr_simd(struct tr *t)

@@ -83,7 +83,7 @@ static void fpu_load(struct maker *m)
 }
 
 /* If they are live. Flags are lost. */
-static void sse_save(struct maker *m)
+static void fpu_save(struct maker *m)
 {
     struct asm_buf *b = &m->b;
     asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
@@ -141,24 +141,16 @@ static void x87_load(struct maker *m)
     asm_u8(b, 0xc3);
 }
 
-/* If it is live. Flags, RAX and RDX are lost. */
+/* RAX and RDX are lost. */
 static void x87_save(struct maker *m)
 {
     static const uint8_t fninit[] = {0xdb, 0xe3};
     struct asm_buf *b = &m->b;
-    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_x87_live)), 0, 1);
-    uint8_t *done = asm_jcc(b, CC_Z, NULL);
     xsave(b, true);
     asm_bytes(b, fninit, sizeof fninit);
     pointers(b, true);
     asm_store_imm(b, OP_GS(G_OFF(jit_x87_live)), 0, 1);
-    asm_patch(done, b->p);
-}
-
-static void fpu_save(struct maker *m)
-{
-    sse_save(m);
-    x87_save(m);
+    asm_u8(b, 0xc3);
 }
 
 /* ---- in and out ---- */
@@ -379,6 +371,8 @@ bool jit_thunks_make(struct x86_cpu *c)
     fpu_load(&m);
     t->x87_load = at(&m);
     x87_load(&m);
+    t->x87_save = (void (*)(void))(uintptr_t)at(&m);
+    x87_save(&m);
     at(&m);
     j->used = j->thunk_end = (uint64_t)(m.b.p - j->rw);
     return !m.b.full;

@@ -167,6 +167,8 @@ bool tr_is_simd(const struct tr *t, const struct jit_src *s); /* will tr_simd() 
 bool tr_x87(struct tr *t);
 /* Will tr_x87() need the state live for it? */
 bool tr_is_x87(const struct tr *t, const struct jit_src *s);
+/* May its semantic function access the x87 or MMX state? */
+bool tr_touches_x87(const struct jit_src *s);
 /* It ends the translation: errors may be masked, unmasked or pending behind it. */
 bool tr_x87_may_end(const struct tr *t, const struct jit_src *s);
 /* FIP and FOP as `s` sets them. RAX is lost. */

@@ -1,5 +1,5 @@
 /*
- * x87.c - x87 instructions: copied, since the guest's x87 state is in the host's unit.
+ * x87.c - x87 and MMX instructions: copied, since the guest's x87 state is in the host's unit.
  *
  * The mode says that all errors are masked and none is pending (JIT_M_X87), so that none can be
  * reported by the host. What could change that is checked here (FLDCW), or ends the translation.
@@ -7,7 +7,9 @@
  * The host would record the addresses of its own instructions and operands. FOP, FIP and FDP are
  * therefore kept in struct x86_cpu while the rest is in the host's unit (thunks.c). FIP and FOP are
  * written only where another instruction than those here could see them: t->x87_last is the one
- * that they are still to be told of. MMX instructions are left to the interpreter's native stubs.
+ * that they are still to be told of.
+ *
+ * MMX instructions work on the same registers and leave the pointers alone.
  */
 #include "engine/jit/tr.h"
 #include "isa/x86/fpu.h"
@@ -21,6 +23,8 @@ enum kind {
     INIT,     /* clears them */
     LOAD_FCW, /* might unmask errors */
     STATUS_AX,
+    MMX,
+    EMPTY_MMX,
 };
 
 /* Second encodings that no manual promises (FCOM2, FSTP1, FXCH4 ...); FFREEP is one that compilers
@@ -43,6 +47,28 @@ static bool is_alias(const struct jit_src *s)
     }
 }
 
+static bool has_class(const struct jit_src *s, ZydisRegisterClass a, ZydisRegisterClass b)
+{
+    for (unsigned n = 0; n < s->zi.operand_count; n++) {
+        if (s->op[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        ZydisRegisterClass c = ZydisRegisterGetClass(s->op[n].reg.value);
+        if (c == a || c == b)
+            return true;
+    }
+    return false;
+}
+
+/* Those that need SSE registers, too, or access memory in ways of their own, are not. */
+static bool is_mmx(const struct tr *t, const struct jit_src *s)
+{
+    return has_class(s, ZYDIS_REGCLASS_MMX, ZYDIS_REGCLASS_MMX) &&
+           !has_class(s, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_YMM) &&
+           s->zi.meta.category != ZYDIS_CATEGORY_CONVERT &&
+           s->zi.mnemonic != ZYDIS_MNEMONIC_MASKMOVQ && s->zi.mnemonic != ZYDIS_MNEMONIC_MOVNTQ &&
+           tr_generic_can(t, s);
+}
+
 static enum kind kind_of(const struct tr *t, const struct jit_src *s)
 {
     if (!(t->m->bits & JIT_M_X87))
@@ -61,6 +87,8 @@ static enum kind kind_of(const struct tr *t, const struct jit_src *s)
         return INIT;
     case ZYDIS_MNEMONIC_FLDCW:
         return LOAD_FCW;
+    case ZYDIS_MNEMONIC_EMMS:
+        return EMPTY_MMX;
     case ZYDIS_MNEMONIC_INVALID:
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_FNSTENV:
@@ -75,7 +103,7 @@ static enum kind kind_of(const struct tr *t, const struct jit_src *s)
     }
     if (s->zi.meta.category != ZYDIS_CATEGORY_X87_ALU &&
         s->zi.meta.category != ZYDIS_CATEGORY_FCMOV)
-        return NOT_OURS;
+        return is_mmx(t, s) ? MMX : NOT_OURS;
     return !(s->i.flags & X86_IF_MEM) && is_alias(s) ? NOT_OURS : COPY;
 }
 
@@ -98,6 +126,28 @@ bool tr_x87_may_end(const struct tr *t, const struct jit_src *s)
         return true;
     default:
         return false;
+    }
+}
+
+/* Only of those is it known that they do not: SSE's and AVX's with vector registers (not FXSAVE),
+ * and what is neither of these nor XSAVE. */
+bool tr_touches_x87(const struct jit_src *s)
+{
+    if (s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID ||
+        has_class(s, ZYDIS_REGCLASS_MMX, ZYDIS_REGCLASS_X87))
+        return true;
+    switch (s->zi.meta.isa_ext) {
+    case ZYDIS_ISA_EXT_BASE:
+    case ZYDIS_ISA_EXT_BMI1:
+    case ZYDIS_ISA_EXT_BMI2:
+    case ZYDIS_ISA_EXT_INVPCID:
+    case ZYDIS_ISA_EXT_LONGMODE:
+    case ZYDIS_ISA_EXT_RDTSCP:
+    case ZYDIS_ISA_EXT_RDWRFSGS:
+    case ZYDIS_ISA_EXT_SMAP:
+        return false;
+    default:
+        return !has_class(s, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_YMM);
     }
 }
 
@@ -238,6 +288,12 @@ bool tr_x87(struct tr *t)
         return load_fcw(t);
     case STATUS_AX:
         status_ax(t);
+        return true;
+    case MMX:
+        return tr_generic(t);
+    case EMPTY_MMX:
+        asm_u8(&t->b, 0x0f);
+        asm_u8(&t->b, 0x77);
         return true;
     case NOT_OURS:
         break;

@@ -114,6 +114,7 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
 {
     struct lockstep *l = c->lockstep;
     for (;;) {
+        jit_x87_to_memory(c);
         if (boundary_needed(c)) {
             if (c->slow & X86_SLOW_DB)
                 boundary_report_traps(c, 0);

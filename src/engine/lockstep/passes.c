@@ -100,6 +100,7 @@ static __attribute__((noinline)) enum lockstep_end pass(struct lockstep *l, cons
     default:
         end = LOCKSTEP_STRAY;
     }
+    jit_x87_to_memory(c);
     c->env = outer;
     l->env = NULL;
     return end;

@@ -45,16 +45,24 @@ static bool in_arena(uintptr_t pc)
     return false;
 }
 
+/* MMX registers may be in use. If the unit holds the guest's state, this was no stub that uses it.
+ */
+static void default_x87(const struct x86_cpu *c)
+{
+    if (!c->jit_x87_live)
+        __asm__ volatile("fninit");
+}
+
 /* SDM vol. 3, 2.5: without CR4.OSXMMEXCPT an unmasked SIMD error is #UD. */
 static _Noreturn void simd_error(struct x86_cpu *c)
 {
-    __asm__ volatile("fninit"); /* MMX registers may be in use */
+    default_x87(c);
     x86_raise(c, c->s.cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
 }
 
 static _Noreturn void stub_undefined(struct x86_cpu *c)
 {
-    __asm__ volatile("fninit");
+    default_x87(c);
     x86_ud(c);
 }
 

@@ -11,7 +11,8 @@
  *  2. A stub calls nothing, and RSP is as at its entry whenever the guest's instruction runs, RDI
  *     being the vCPU. The signal handler relies on that to abandon a stub (see native.c).
  *  3. Between instructions the host's MXCSR and x87 unit are in their default state, and all guest
- *     state is in memory.
+ *     state is in memory. The engine jit leaves the guest's x87 state in the unit (jit_x87_live)
+ * but for instructions that access it.
  *  4. Guest bytes are copied into a stub only after Zydis has decoded them and x86_model_has_isa()
  *     has allowed them, and never with their own memory operand or general registers.
  */
