@@ -159,8 +159,8 @@ void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb)
 {
     struct jit *j = c->jit;
     bool global = j->mode[tb->mode].bits & JIT_M_GLOBAL;
-    c->jump[jit_jump_index(tb->rip)] =
-        (struct x86_jump){tb->rip ^ (global ? c->jit_key_global : c->jit_key), tb->entry};
+    c->jump[jit_jump_index(c->s.rip)] =
+        (struct x86_jump){c->s.rip ^ (global ? c->jit_key_global : c->jit_key), tb->far};
 }
 
 /* ---- links ---- */
@@ -191,9 +191,9 @@ static void kill_tb(struct x86_cpu *c, struct jit_tb *tb)
     for (struct jit_link *l = tb->in; l; l = l->next)
         asm_patch(l->site, l->stub);
     tb->in = NULL;
-    struct x86_jump *e = &c->jump[jit_jump_index(tb->rip)];
-    if (e->host == tb->entry)
-        *e = (struct x86_jump){0};
+    /* Whoever finds it in the jump cache is led away. */
+    struct asm_buf b = {jit_rw(j, tb->far), jit_rw(j, tb->far), jit_rw(j, tb->entry), false};
+    asm_jmp(&b, jit_rw(j, j->thunk.dead));
     j->stat.killed++;
 }
 
@@ -382,8 +382,9 @@ struct jit_tb *jit_find(struct x86_cpu *c)
     jit_mode_update(c);
     j->stat.lookups++;
     unsigned mode = global ? j->cur_mode_global : j->cur_mode;
-    struct jit_tb *tb = *bucket_of(j, rip, roff);
-    while (tb && !(tb->rip == rip && tb->roff == roff && tb->mode == mode &&
+    uint64_t place = c->code_size == 64 && !j->exact ? rip % PAGE_SIZE : rip;
+    struct jit_tb *tb = *bucket_of(j, place, roff);
+    while (tb && !(tb->rip == place && tb->roff == roff && tb->mode == mode &&
                    (!tb->cross || still_crosses(c, tb, lin))))
         tb = tb->next;
     if (!tb)

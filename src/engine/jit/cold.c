@@ -116,7 +116,7 @@ static void emit_raced(struct tr *t, const struct cold *k)
 
 static void emit_goto(struct tr *t, const struct cold *k)
 {
-    asm_mov_imm(&t->b, H_RAX, k->rip);
+    tr_rip(&t->b, t->tb->pic, H_RAX, k->rip);
     asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.dispatch));
 }

@@ -7,11 +7,6 @@
 #include "engine/jit/tr.h"
 #include "isa/x86/access.h"
 
-static int32_t jump_off(unsigned index)
-{
-    return G_OFF(jump) + (int32_t)(index * sizeof(struct x86_jump));
-}
-
 static int32_t key_off(const struct jit_mode *m)
 {
     return m->bits & JIT_M_GLOBAL ? G_OFF(jit_key_global) : G_OFF(jit_key);
@@ -26,6 +21,8 @@ static gva_t linear(const struct tr *t, uint64_t rip)
 
 static bool in_page(const struct tr *t, uint64_t rip)
 {
+    if (t->tb->pic)
+        return !t->tb->cross && rip < PAGE_SIZE;
     return !t->tb->cross && (linear(t, rip) ^ t->lin) / PAGE_SIZE == 0;
 }
 
@@ -79,15 +76,50 @@ static void goto_link(struct tr *t, uint64_t rip)
     asm_jmp(&t->b, jit_rw(t->j, l->fl ? t->j->thunk.link_fl : t->j->thunk.link_ef));
 }
 
-/* Flags are in cpu->fl. Returns the place of the jump that is taken if the cache does not know. */
-static uint8_t *cached_jump(struct asm_buf *b, const struct jit_mode *m, uint64_t rip)
+void tr_rip(struct asm_buf *b, bool pic, unsigned dst, uint64_t rip)
 {
-    int32_t at = jump_off(jit_jump_index(rip));
-    asm_mov_imm(b, H_RAX, rip);
+    if (!pic) {
+        asm_mov_imm(b, dst, rip);
+        return;
+    }
+    asm_load(b, dst, OP_GS(G_OFF(jit_page)), 8);
+    while ((int64_t)rip != (int32_t)rip) { /* a distance of 2 GiB and a bit */
+        int32_t part = (int64_t)rip > 0 ? INT32_MAX : INT32_MIN;
+        asm_lea(b, dst, OP_MEM((uint8_t)dst, part), 8);
+        rip -= (uint64_t)(int64_t)part;
+    }
+    if (rip)
+        asm_lea(b, dst, OP_MEM((uint8_t)dst, (int32_t)rip), 8);
+}
+
+static struct opnd found(void)
+{
+    return OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, host));
+}
+
+/* Looks the RIP in RAX up; R11 is the offset of its entry. Returns the place of the jump that is
+ * taken if there is none. Then RAX is lost. */
+static uint8_t *look_up(struct asm_buf *b, const struct jit_mode *m)
+{
+    asm_insn(b, (struct opcode){.op = 0x69}, H_R11, OP_REG(H_RAX)); /* IMUL r32, r32, imm32 */
+    asm_u32(b, JIT_JUMP_HASH);
+    asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR r32, imm8 */
+    asm_u8(b, JIT_JUMP_SHIFT - 4);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t)(X86_JUMPS - 1) << 4, 4);
     asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(m)), 8);
-    asm_alu(b, ALU_CMP, H_RAX, OP_GS(at + (int32_t)offsetof(struct x86_jump, key)), 8);
+    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)),
+            8);
     uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
-    asm_jmp_opnd(b, OP_GS(at + (int32_t)offsetof(struct x86_jump, host)));
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(m)), 8);
+    return miss;
+}
+
+/* Flags are in cpu->fl. Returns the place of the jump that is taken if the cache does not know. */
+static uint8_t *cached_jump(struct asm_buf *b, const struct jit_mode *m, bool pic, uint64_t rip)
+{
+    tr_rip(b, pic, H_RAX, rip);
+    uint8_t *miss = look_up(b, m);
+    asm_jmp_opnd(b, found());
     return miss;
 }
 
@@ -98,7 +130,7 @@ static void goto_cached(struct tr *t, uint64_t rip)
     if (!k)
         return;
     k->rip = rip;
-    tr_cold_site(t, k, cached_jump(&t->b, t->m, rip));
+    tr_cold_site(t, k, cached_jump(&t->b, t->m, t->tb->pic, rip));
 }
 
 void tr_goto_mode(struct tr *t, uint64_t rip)
@@ -115,9 +147,9 @@ void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
     struct asm_buf b = {start, start, start + JIT_STUB_MAX, false};
     if (!l->fl)
         asm_flags_save(&b, G_OFF(fl));
-    uint8_t *miss = cached_jump(&b, &j->mode[l->from->mode], l->rip);
+    uint8_t *miss = cached_jump(&b, &j->mode[l->from->mode], l->from->pic, l->rip);
     asm_patch(miss, b.p);
-    asm_mov_imm(&b, H_RAX, l->rip);
+    tr_rip(&b, l->from->pic, H_RAX, l->rip);
     asm_store(&b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     asm_jmp(&b, jit_rw(j, j->thunk.dispatch));
     if (b.full)
@@ -128,7 +160,7 @@ void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
 
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from)
 {
-    if (rip <= from)
+    if ((int64_t)rip <= (int64_t)from)
         tr_poll(t, rip);
     int own = own_insn(t, rip);
     if (own >= 0)
@@ -190,27 +222,16 @@ static bool jmp_rel(struct tr *t)
 
 /* ---- to an address in RAX ---- */
 
-/* R11: offset in the jump cache of the entry for RAX, which matches; else the slow way. RAX is
- * lost. Flags must be in cpu->fl. */
+/* R11: offset in the jump cache of the entry for RAX, which matches; else the slow way. Flags must
+ * be in cpu->fl. */
 static void probe(struct tr *t)
 {
-    struct asm_buf *b = &t->b;
-    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
+    asm_alu_imm(&t->b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
     tr_slow_if(t, CC_NZ);
-    asm_insn(b, (struct opcode){.op = 0x69}, H_R11, OP_REG(H_RAX)); /* IMUL r32, r32, imm32 */
-    asm_u32(b, JIT_JUMP_HASH);
-    asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR r32, imm8 */
-    asm_u8(b, JIT_JUMP_SHIFT - 4);
-    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t)(X86_JUMPS - 1) << 4, 4);
-    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(t->m)), 8);
-    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)),
-            8);
-    tr_slow_if(t, CC_NZ);
-}
-
-static struct opnd found(void)
-{
-    return OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, host));
+    uint8_t *miss = look_up(&t->b, t->m);
+    struct cold *k = tr_slow(t);
+    if (k)
+        tr_cold_site(t, k, miss);
 }
 
 static unsigned width(const struct tr *t)
@@ -284,10 +305,11 @@ static bool push_return(struct tr *t)
     uint64_t next = (t->tb->rip + t->s->i.end) & t->c->ip_mask;
     if (!tr_stack(t, X86_RSP, -(int32_t)w, w, ACC_W, &m))
         return false;
-    if (w == 4 || (int64_t)next == (int32_t)next) {
+    if (w == 4 || (!t->tb->pic && (int64_t)next == (int32_t)next)) {
         asm_store_imm(&t->b, m, (int32_t)next, w);
     } else {
-        asm_mov_imm(&t->b, H_RAX, next);
+        tr_mem_free_rax(t, &m);
+        tr_rip(&t->b, t->tb->pic, H_RAX, next);
         asm_store(&t->b, m, H_RAX, 8);
     }
     if (t->smp)
@@ -312,12 +334,14 @@ static bool call(struct tr *t)
     if (!load_target(t))
         return false;
     probe(t);
+    asm_store(&t->b, OP_GS(G_OFF(jit_target)), H_RAX, 8);
     asm_load(&t->b, H_RAX, found(), 8);
     asm_store(&t->b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
     if (!push_return(t)) {
         t->failed = true; /* cannot be: can_push() */
         return true;
     }
+    asm_load(&t->b, H_RAX, OP_GS(G_OFF(jit_target)), 8);
     asm_jmp_opnd(&t->b, OP_GS(G_OFF(jit_tmp)));
     return true;
 }

@@ -22,6 +22,7 @@
 #define SHARE_MIN  (4 * MIB)
 /* Decoded blocks are needed only for instructions that are stepped over. */
 #define DECODED_BYTES (MIB / 4)
+#define JMP_REL32     0xe9
 
 static bool set_gs(const void *base)
 {
@@ -126,8 +127,10 @@ struct jit_tb *jit_lookup(struct x86_cpu *c)
 {
     settle(c);
     struct jit_tb *tb = jit_find(c);
-    if (LIKELY(tb != NULL))
+    if (LIKELY(tb != NULL)) {
         jit_jump_insert(c, tb);
+        c->jit_page = c->s.rip - tb->rip;
+    }
     return tb;
 }
 
@@ -137,8 +140,12 @@ const uint8_t *jit_c_dispatch(struct x86_cpu *c)
         return c->jit->thunk.leave;
     settle(c);
     const struct x86_jump *e = &c->jump[jit_jump_index(c->s.rip)];
-    if (LIKELY(e->key == (c->s.rip ^ c->jit_key_global) || e->key == (c->s.rip ^ c->jit_key)))
-        return e->host;
+    const uint8_t *far = e->host;
+    if (LIKELY((e->key == (c->s.rip ^ c->jit_key_global) || e->key == (c->s.rip ^ c->jit_key)) &&
+               *far != JMP_REL32)) { /* which a translation that was killed begins with */
+        c->jit_page = c->code_size == 64 && !c->jit->exact ? c->s.rip & X86_PAGE_MASK : 0;
+        return far + JIT_FAR_BYTES;
+    }
     const struct jit_tb *tb = jit_lookup(c);
     return tb ? tb->entry : c->jit->thunk.leave;
 }
@@ -148,7 +155,7 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     struct jit *j = c->jit;
     struct jit_tb *from = l->from;
     uint64_t flushes = j->flushes, killed = j->stat.killed;
-    c->s.rip = l->rip;
+    c->s.rip = c->jit_page + l->rip;
     struct jit_tb *tb = boundary_needed(c) ? NULL : jit_lookup(c);
     if (!tb)
         return j->thunk.leave;
@@ -170,8 +177,8 @@ void jit_x87_to_memory(const struct x86_cpu *c)
 static void call(struct x86_cpu *c, const struct jit_insn *ji)
 {
     const struct x86_insn *i = &ji->i;
-    c->s.gpr[X86_REG_RIP] = ji->tb->rip;
-    c->s.rip = (ji->tb->rip + i->end) & c->ip_mask;
+    c->s.gpr[X86_REG_RIP] = c->jit_page + ji->tb->rip;
+    c->s.rip = (c->jit_page + ji->tb->rip + i->end) & c->ip_mask;
     c->block_end = i + 2; /* lowered if the translation must be left */
     c->cur = i;
     c->jit->stat.interps++;
@@ -190,7 +197,7 @@ static bool code_is_same(const struct x86_cpu *c)
 
 bool jit_c_interp(struct x86_cpu *c, struct jit_insn *ji)
 {
-    uint64_t behind = (ji->tb->rip + ji->i.end) & c->ip_mask;
+    uint64_t behind = (c->jit_page + ji->tb->rip + ji->i.end) & c->ip_mask;
     call(c, ji);
     return c->block_end == &ji->i + 2 && !c->slow && c->s.rip == behind && !c->s.activity &&
            code_is_same(c);

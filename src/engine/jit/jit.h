@@ -15,8 +15,10 @@
  * needs it.
  *
  * Rules that keep translations from outliving what they were made of:
- *  1. A translation is made for one RIP, one page of RAM, and one mode (struct jit_mode: all that
- *     the meaning of its bytes depends on). Its page's generation is as in ram.h, invariant 3.
+ *  1. A translation is made for one place in RAM and one mode (struct jit_mode: all that the
+ *     meaning of its bytes depends on). In 64-bit code it serves whatever linear address the page
+ *     is mapped at: its RIPs are relative to the page, and cpu->jit_page is added to them (else 0).
+ *     Its page's generation is as in ram.h, invariant 3.
  *  2. Translations jump to each other directly only within one page of guest code, which runs
  *     under the same mapping as long as it is not left. All other jumps look the target up in the
  *     jump cache (cpu->jump), whose keys contain the generation of the address space's executable
@@ -77,14 +79,16 @@ struct jit_link {
     uint8_t *site;         /* the displacement, in the writable mapping */
     const uint8_t *stub;   /* likewise */
     struct jit_tb *from;
-    uint64_t rip;
-    bool fl; /* the flags are in cpu->fl here, else in EFLAGS */
+    uint64_t rip; /* relative, as the translation's */
+    bool fl;      /* the flags are in cpu->fl here, else in EFLAGS */
 };
 
 struct jit_tb {
     struct jit_tb *next;      /* in its hash bucket */
     struct jit_tb *page_next; /* of those in the same page */
-    uint64_t rip, roff;
+    uint64_t rip;             /* relative to cpu->jit_page */
+    uint64_t roff;
+    bool pic;           /* any linear address */
     unsigned mode;      /* index into jit->mode */
     uint32_t gen, gen2; /* generations of the page(s) */
     bool alone;         /* begins with an instruction that only one engine can execute */
@@ -92,6 +96,7 @@ struct jit_tb {
     uint64_t roff2;
     uint16_t len, count;             /* guest bytes, instructions */
     const uint8_t *entry, *entry_ef; /* executable: flags in cpu->fl, in EFLAGS */
+    const uint8_t *far;              /* `entry` for those from other pages: RAX is RIP */
     const uint8_t *body;             /* `entry` without the look at cpu->jit_stop */
     uint32_t host_len;
     struct jit_link *in;
@@ -123,7 +128,8 @@ struct jit_thunks {
     const uint8_t *link_fl, *link_ef; /* jumped to; EAX: offset of a jit_link */
     /* Called; RAX: tag, R11: offset of the TLB set; for reading, writing. ZF: R11 is the addend. */
     const uint8_t *ways[2][X86_NMMU];
-    const uint8_t *raced;    /* called; RAX: host address, R11D: size of a store */
+    const uint8_t *dead;  /* jumped to from the `far` of a translation that was killed; RAX: RIP */
+    const uint8_t *raced; /* called; RAX: host address, R11D: size of a store */
     const uint8_t *fpu_load; /* called */
     const uint8_t *x87_load; /* called */
     void (*x87_save)(void);  /* from C */
@@ -220,6 +226,8 @@ void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to);
 #define JIT_JUMP_HASH  0x9e3779b1u
 #define JIT_JUMP_SHIFT 18
 unsigned jit_jump_index(uint64_t rip);
+/* From a translation's `far` to its `entry`. */
+#define JIT_FAR_BYTES 16u
 void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb);
 
 /* ---- translate.c ---- */

@@ -42,6 +42,12 @@ void tr_ea(struct tr *t, const struct x86_insn *i, unsigned dst)
     struct asm_buf *b = &t->b;
     uint64_t disp = (uint64_t)i->disp + (i->base == X86_REG_RIP ? t->tb->rip : 0);
     unsigned other = dst == H_RAX ? H_R11 : H_RAX;
+    if (i->base == X86_REG_RIP && t->tb->pic) {
+        tr_rip(b, true, dst, disp);
+        if (i->amask != ~0ull)
+            asm_mov_rr32(b, dst, dst);
+        return;
+    }
     if (!has(i->base) && !has(i->index)) {
         asm_mov_imm(b, dst, disp & i->amask);
         return;

@@ -365,6 +365,9 @@ bool jit_thunks_make(struct x86_cpu *c)
             t->ways[write][mmu] = at(&m);
             ways(&m, write, mmu);
         }
+    t->dead = at(&m);
+    asm_store(&m.b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    asm_jmp(&m.b, jit_rw(j, t->dispatch));
     t->raced = at(&m);
     raced(&m);
     t->fpu_load = at(&m);

@@ -112,6 +112,10 @@ static inline void tr_clobber_ef(struct tr *t)
     t->ef = false;
 }
 
+/* ---- RIPs: those of a translation are relative to cpu->jit_page ---- */
+/* The real one into a register; no flags. */
+void tr_rip(struct asm_buf *b, bool pic, unsigned dst, uint64_t rip);
+
 /* ---- cold pieces (cold.c) ---- */
 struct cold *tr_cold(struct tr *t, enum cold_kind kind);
 void tr_cold_site(struct tr *t, struct cold *k, uint8_t *site);

@@ -218,10 +218,26 @@ static void check_stop(struct tr *t)
         return;
     asm_alu_imm(&t->b, ALU_SUB, OP_GS(G_OFF(jit_stop)), 1, 4);
     uint8_t *go = asm_jcc(&t->b, CC_NB, NULL);
-    asm_mov_imm(&t->b, H_RAX, t->tb->rip);
+    tr_rip(&t->b, t->tb->pic, H_RAX, t->tb->rip);
     asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.stop));
     asm_patch(go, t->b.p);
+}
+
+/* RAX: RIP; it leaves by `entry`, which follows. */
+static void write_far(struct tr *t)
+{
+    uint8_t *start = t->b.p;
+    t->tb->far = here(t);
+    if (t->tb->pic) {
+        asm_alu_imm(&t->b, ALU_AND, OP_REG(H_RAX), -(int32_t)PAGE_SIZE, 8);
+        asm_store(&t->b, OP_GS(G_OFF(jit_page)), H_RAX, 8);
+    } else {
+        asm_store_imm(&t->b, OP_GS(G_OFF(jit_page)), 0, 8);
+    }
+    while (!t->b.full && t->b.p < start + JIT_FAR_BYTES)
+        asm_u8(&t->b, 0x90);
+    t->tb->entry = here(t);
 }
 
 static void write_entries(struct tr *t)
@@ -229,7 +245,7 @@ static void write_entries(struct tr *t)
     struct jit_tb *tb = t->tb;
     enum want want = tr_want(t, 0);
     if (want == WANT_EF && !t->fpu && !t->x87 && !t->j->exact) {
-        tb->entry = here(t);
+        write_far(t);
         asm_flags_load(&t->b, G_OFF(fl));
         tb->entry_ef = here(t);
         t->ef = true;
@@ -238,7 +254,9 @@ static void write_entries(struct tr *t)
     tb->entry_ef = here(t);
     if (want != WANT_ANY || t->j->exact)
         asm_flags_save(&t->b, G_OFF(fl));
-    tb->entry = here(t);
+    uint8_t *over = asm_jmp(&t->b, NULL);
+    write_far(t);
+    asm_patch(over, t->b.p);
     check_stop(t);
     tb->body = here(t);
     if (t->fpu)
@@ -337,7 +355,9 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     t->smp = c->ncpus > 1;
     uint8_t *start = j->rw + j->used;
     t->b = (struct asm_buf){start, start, start + TB_HOST_MAX, false};
-    *tb = (struct jit_tb){.rip = c->s.rip, .roff = roff, .mode = mode};
+    bool pic = tr_code64(t) && !j->exact;
+    *tb = (struct jit_tb){
+        .rip = pic ? roff % PAGE_SIZE : c->s.rip, .roff = roff, .mode = mode, .pic = pic};
     decode_run(t);
     if (!t->n)
         decode_cross(t);

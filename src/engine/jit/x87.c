@@ -157,10 +157,10 @@ void tr_x87_tell(struct tr *t, const struct jit_src *s)
 {
     struct asm_buf *b = &t->b;
     uint64_t rip = (t->tb->rip + s->off) & t->c->ip_mask;
-    if ((int64_t)rip == (int32_t)rip) {
+    if (!t->tb->pic && (int64_t)rip == (int32_t)rip) {
         asm_store_imm(b, OP_GS(G_OFF(jit_x87.fip)), (int32_t)rip, 8);
     } else {
-        asm_mov_imm(b, H_RAX, rip);
+        tr_rip(b, t->tb->pic, H_RAX, rip);
         asm_store(b, OP_GS(G_OFF(jit_x87.fip)), H_RAX, 8);
     }
     if (t->c->native->fop_always)

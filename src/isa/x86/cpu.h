@@ -226,7 +226,8 @@ struct x86_cpu {
     struct jit *jit;
     struct x86_cpu *self;
     uint64_t jit_key, jit_key_global; /* of the jump cache, to be combined with RIP */
-    uint64_t jit_tmp, jit_set;
+    uint64_t jit_tmp, jit_set, jit_target;
+    uint64_t jit_page; /* what the RIPs of the running translation are relative to */
     uint32_t jit_scratch;
     uint32_t jit_stop;    /* see struct jit, exact */
     uint8_t jit_fpu_live; /* the guest's SSE and AVX registers are in the host's */
