@@ -17,8 +17,8 @@
 #include "isa/x86/native.h"
 
 /* Of all vCPUs together; each gets its share, but not less than the minimum. */
-#define CODE_TOTAL (32 * MIB)
-#define DATA_TOTAL (24 * MIB)
+#define CODE_TOTAL (128 * MIB)
+#define DATA_TOTAL (96 * MIB)
 #define SHARE_MIN  (4 * MIB)
 /* Decoded blocks are needed only for instructions that are stepped over. */
 #define DECODED_BYTES (MIB / 4)
