@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -47,13 +48,15 @@ class Apt:
         self.run("apt-get", "-q", "download", name, cwd=folder)
         return next(iter(pathlib.Path(folder).glob("*.deb")), None)
 
+    def dependencies(self, name, prefix=""):
+        """The packages with this prefix that `name` depends on."""
+        lines = self.run("apt-cache", "depends", name).stdout.splitlines()
+        words = [line.split("Depends: ")[-1].strip() for line in lines if "Depends: " in line]
+        return [w for w in words if w.startswith(prefix) and not w.startswith("<")]
+
     def dependency(self, name, prefix):
-        """The first package with this prefix that `name` depends on, or None."""
-        for line in self.run("apt-cache", "depends", name).stdout.splitlines():
-            word = line.split("Depends: ")[-1].strip()
-            if "Depends: " in line and word.startswith(prefix):
-                return word
-        return None
+        """The first one of them, or None."""
+        return next(iter(self.dependencies(name, prefix)), None)
 
 
 @contextlib.contextmanager
@@ -90,6 +93,31 @@ def package(name, arch="amd64", names=None):
     return unpacked
 
 
+def _provider(lib, name):
+    """The path of a shared library that package `name` needs, and the package it is in."""
+    for other in [name, *Apt("amd64").dependencies(name)]:
+        found = sorted(package(other).rglob(lib))
+        if found:
+            return found[0], other
+    raise Skip(f"{lib}, which {name} needs, cannot be found")
+
+
+def copy_program(name, program, root):
+    """Copies a program of package `name`, and the shared libraries it needs, to the tree `root`."""
+    need("readelf")
+    todo, done = [(package(name) / program, name, root / program)], set()
+    while todo:
+        elf, owner, target = todo.pop()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(elf, target)
+        dynamic = subprocess.run(["readelf", "-d", elf], capture_output=True, text=True, check=True,
+                                 env=dict(os.environ, LC_ALL="C")).stdout
+        for lib in set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)) - done:
+            done.add(lib)
+            folder = "lib64" if lib.startswith("ld-linux") else "lib"
+            todo.append((*_provider(lib, owner), root / folder / lib))
+
+
 def sample():
     """Skips what takes minutes with sanitizers, unless everything is wanted."""
     if SANITIZED and not LONG:
@@ -114,9 +142,9 @@ exec setsid cttyhack sh
 """
 
 
-def busybox_initrd(path, arch="amd64"):
+def busybox_initrd(path, arch="amd64", fill=None):
     """Writes an initrd with a static busybox of that architecture, which gives a shell with the
-    prompt `guest:# ` on the kernel's console."""
+    prompt `guest:# ` on the kernel's console; fill(root), if given, adds to its tree."""
     need("cpio")
     busybox = package("busybox-static", arch) / "bin" / "busybox"
     with tempfile.TemporaryDirectory() as temporary:
@@ -129,6 +157,8 @@ def busybox_initrd(path, arch="amd64"):
             (root / "bin" / applet).symlink_to("busybox")
         (root / "init").write_text(INIT, encoding="utf-8")
         (root / "init").chmod(0o755)
+        if fill:
+            fill(root)
         names = "\n".join(str(p.relative_to(root)) for p in sorted(root.rglob("*")))
         with open(path, "wb") as out:
             subprocess.run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=root,
