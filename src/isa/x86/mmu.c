@@ -705,8 +705,9 @@ static void unwrite(struct x86_tlbe *e, uint64_t host, unsigned slot)
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff)
 {
     uintptr_t host = (uintptr_t)(c->ram->host + (roff & X86_PAGE_MASK));
-    for (unsigned k = 0; k < (X86_MMU_USER + 1) * X86_TLB_WAYS * X86_TLB_SIZE; k++)
-        unwrite(&c->tlb.e[0][0][k], host, k % X86_TLB_SIZE);
+    for (unsigned k = 0; k < (X86_MMU_USER + 1) * X86_TLB_WAYS; k++)
+        for (unsigned n = 0; n < X86_TLB_SIZE; n++)
+            unwrite(&c->tlb.e[k / X86_TLB_WAYS][k % X86_TLB_WAYS][n], host, n);
     atomic_store(&c->jit_unwritten, 1);
 }
 
