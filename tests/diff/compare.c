@@ -6,7 +6,7 @@
 #include "diff.h"
 
 #define OPERAND_MAX 1024u
-#define KERNEL_HALF 0x800000000000ull
+#define TASK_SIZE   0x7ffffffff000ull /* Linux': where a program's addresses end */
 
 struct report {
     char *text;
@@ -58,8 +58,8 @@ static void compare_exception(struct report *r, const struct insn *i, const stru
             number(r, "error code", nat->error, gst->error);
         return;
     }
-    /* Linux does not tell a program which addresses of the kernel are mapped. */
-    if (nat->cr2 >= KERNEL_HALF)
+    /* Linux does not tell a program which addresses beyond its own are mapped. */
+    if (nat->cr2 >= TASK_SIZE)
         error = (error & ~X86_PF_P) | (gst->error & X86_PF_P);
     if (freedom_fault_address(i)) {
         /* Each of them may be the first, but it must belong to the operand. */
