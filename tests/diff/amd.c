@@ -37,6 +37,19 @@ static bool is_reg(const ZydisDecodedOperand *o, ZydisRegisterClass c)
     return o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == c;
 }
 
+/* Before the instruction; the indices of a gather do not count. */
+static uint64_t effective_address(const struct look *k, const ZydisDecodedOperand *o)
+{
+    const ZydisDecodedOperandMem *m = &o->mem;
+    unsigned width = k->i->zi.address_width; /* not the stack's */
+    if (m->base != ZYDIS_REGISTER_NONE)
+        width = ZydisRegisterGetWidth(k->i->zi.machine_mode, m->base);
+    uint64_t disp = m->disp.has_displacement ? (uint64_t)m->disp.value : 0;
+    uint64_t index = get_reg(&k->in->r, m->index) * m->scale;
+    uint64_t ea = get_reg(&k->in->r, m->base) + index + disp;
+    return ea & ~0ull >> (64 - width);
+}
+
 /* The instruction was not executed. */
 static bool faulted(const struct look *k, const struct output *o)
 {
@@ -111,8 +124,10 @@ static enum verdict sha(const struct look *k)
 static enum verdict whole_slot(const struct look *k)
 {
     bool segment = is_reg(&k->i->op[0], ZYDIS_REGCLASS_SEGMENT);
-    bool wide = k->i->zi.mnemonic == M(MOVSXD) ? k->i->op[0].size == 16 : segment;
-    bool access = k->nat->vector == X86_PF || k->nat->vector == X86_AC || k->nat->vector == X86_SSF;
+    bool movsxd = k->i->zi.mnemonic == M(MOVSXD);
+    bool wide = movsxd ? k->i->op[0].size == 16 : segment;
+    bool access = k->nat->vector == X86_PF || k->nat->vector == X86_AC ||
+                  k->nat->vector == X86_SSF || (movsxd && k->nat->vector == X86_GP);
     bool alone = !faulted(k, k->gst) || k->nat->vector != k->gst->vector;
     return wide && access && faulted(k, k->nat) && alone ? ACCEPTED : NOT_THAT;
 }
@@ -136,23 +151,77 @@ static enum verdict bound(const struct look *k)
 static enum verdict order_of_faults(const struct look *k)
 {
     bool several = k->i->zi.mnemonic == M(ENTER) || k->i->op[0].size == 80 ||
-                   (k->i->zi.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
+                   (k->i->zi.attributes &
+                    (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
     if (!both_faulted(k) || !several)
         return NOT_THAT;
     same_exception(k);
     return ADAPTED;
 }
 
-/* The first bytes of the operand are in the page that Intel's name. */
+/* Does it cross 4 GiB? */
+static bool crosses(const struct look *k, const ZydisDecodedOperand *o)
+{
+    uint32_t size = mem_size(k->i, o), left = 0u - (uint32_t)k->gst->cr2;
+    if (k->gst->vector == X86_PF) /* BT, PUSH, ENTER: not where the registers point to */
+        return left && left < size;
+    bool pushed = o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+                  o->mem.base == ZYDIS_REGISTER_ESP &&
+                  (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+    uint64_t ea = effective_address(k, o);
+    return (pushed ? (uint32_t)(ea - size) : ea) + (uint64_t)size > 1ull << 32;
+}
+
 static enum verdict beyond_4g(const struct look *k)
 {
-    uint32_t left = 0u - (uint32_t)k->gst->cr2;
     bool limit = (k->nat->vector == X86_GP || k->nat->vector == X86_SSF) && !k->nat->error;
-    bool crosses = false;
+    bool other = k->gst->vector == X86_PF || k->gst->vector == X86_AC;
+    bool crossing = false;
     for (unsigned n = 0; n < k->i->zi.operand_count; n++)
-        crosses |= is_mem(&k->i->op[n]) && left && left < mem_size(k->i, &k->i->op[n]);
-    if (!both_faulted(k) || !limit || k->gst->vector != X86_PF || !crosses ||
+        crossing |= is_mem(&k->i->op[n]) && crosses(k, &k->i->op[n]);
+    if (!both_faulted(k) || !limit || !other || !crossing ||
         k->i->zi.machine_mode == ZYDIS_MACHINE_MODE_LONG_64)
+        return NOT_THAT;
+    same_exception(k);
+    return ADAPTED;
+}
+
+static enum verdict alignment_first(const struct look *k)
+{
+    bool large = false;
+    for (unsigned n = 0; n < k->i->zi.operand_count; n++) {
+        const ZydisDecodedOperand *o = &k->i->op[n];
+        large |= is_mem(o) && o->size >= 128 && (effective_address(k, o) & (o->size / 8u - 1));
+    }
+    if (!both_faulted(k) || k->nat->vector != X86_GP || k->gst->vector != X86_SSF || !large)
+        return NOT_THAT;
+    same_exception(k);
+    return ADAPTED;
+}
+
+static enum verdict masked_elements(const struct look *k)
+{
+    bool limit = k->gst->vector == X86_GP || k->gst->vector == X86_SSF;
+    bool crossing = false;
+    for (unsigned n = 0; n < k->i->zi.operand_count; n++)
+        crossing |= is_mem(&k->i->op[n]) &&
+                    effective_address(k, &k->i->op[n]) + mem_size(k->i, &k->i->op[n]) > 0x10000;
+    return limit && faulted(k, k->gst) && crossing && k->i->zi.address_width == 16 ? ACCEPTED
+                                                                                   : NOT_THAT;
+}
+
+static enum verdict not_canonical(const struct look *k)
+{
+    bool is = false;
+    for (unsigned n = 0; n < k->i->zi.operand_count; n++) {
+        const ZydisDecodedOperand *o = &k->i->op[n];
+        if (!is_mem(o) ||
+            (o->mem.segment != ZYDIS_REGISTER_FS && o->mem.segment != ZYDIS_REGISTER_GS))
+            continue;
+        uint64_t ea = effective_address(k, o);
+        is |= o->mem.type == ZYDIS_MEMOP_TYPE_VSIB || (uint64_t)((int64_t)(ea << 16) >> 16) != ea;
+    }
+    if (!both_faulted(k) || k->nat->vector != X86_GP || k->gst->vector != X86_PF || !is)
         return NOT_THAT;
     same_exception(k);
     return ADAPTED;
@@ -328,7 +397,7 @@ static enum verdict whole_area(const struct look *k)
 
 struct rule {
     enum verdict (*adapt)(const struct look *k);
-    ZydisMnemonic only[11]; /* none: any instruction that the function recognizes */
+    ZydisMnemonic only[13]; /* none: any instruction that the function recognizes */
     const char *what;
 };
 
@@ -362,11 +431,21 @@ static const struct rule rules[] = {
      "PUSH of a segment writes zeros beyond its 16 bits: SDM 2, PUSH allows both"},
     {bound, {M(BOUND)}, "both bounds are read before they are compared: order not defined"},
     {order_of_faults,
-     {M(ENTER), M(CMPSB), M(CMPSW), M(CMPSD), M(CMPSQ), M(FLD), M(FSTP), M(FBLD), M(FBSTP)},
+     {M(ENTER), M(CMPSB), M(CMPSW), M(CMPSD), M(CMPSQ), M(MOVSB), M(MOVSW), M(MOVSD), M(MOVSQ),
+      M(FLD), M(FSTP), M(FBLD), M(FBSTP)},
      "which of two faults is first: order not defined"},
     {beyond_4g,
      {0},
      "an operand that crosses 4 GiB exceeds the segment's limit: SDM 3, 5.3 leaves it open"},
+    {alignment_first,
+     {0},
+     "alignment goes before the limit of the stack's segment: order not defined"},
+    {masked_elements,
+     {M(VMASKMOVPS), M(VMASKMOVPD), M(VPMASKMOVD), M(VPMASKMOVQ)},
+     "with 16-bit addresses, elements beyond 64 KiB are those at 0: not defined"},
+    {not_canonical,
+     {0},
+     "with FS and GS, the address must be canonical before the base is added, too"},
     {call_target, {M(CALL)}, "a bad target is noticed before the return address is pushed"},
     {mmx_store,
      {M(MOVD), M(MOVQ), M(MOVNTQ)},
