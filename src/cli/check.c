@@ -3,7 +3,7 @@
 
 int cli_check(int argc, char **argv, struct error *e)
 {
-    struct cli_spec_args a;
+    struct cli_spec_args a = {0};
     struct spec s;
     int r = cli_load_spec(argc, argv, &a, &s, e);
 

@@ -33,16 +33,19 @@ const struct cli_verb *cli_find_verb(const char *name, struct error *e);
 void cli_print_usage(FILE *out);
 void cli_print_verb(FILE *out, const struct cli_verb *v);
 
-/* What the verbs that take a spec file share: SPEC [--set KEY=VALUE]... [-v]... */
+/* What the verbs that take a spec file share: SPEC [--set KEY=VALUE]... [-v]... `run` has more. */
 struct cli_spec_args {
     const char *path;
     const char **set; /* owned array of argv's strings */
     unsigned nset;
     int verbose;
+    bool run;
+    const char *log_code;
+    bool perf_map;
 };
 
-/* Parses the arguments, and loads and checks the spec. Whatever fails before a VM exists is
- * ERR_USAGE or ERR_SPEC. On success the caller calls spec_fini(). */
+/* Parses the arguments (a->run: those of `run`), and loads and checks the spec. Whatever fails
+ * before a VM exists is ERR_USAGE or ERR_SPEC. On success the caller calls spec_fini(). */
 int cli_load_spec(int argc, char **argv, struct cli_spec_args *a, struct spec *s, struct error *e);
 
 int cli_run(int argc, char **argv, struct error *e);

@@ -10,6 +10,8 @@ static int parse_args(int argc, char **argv, struct cli_spec_args *a, struct err
     static const struct option options[] = {
         {"set", required_argument, NULL, 's'},
         {"verbose", no_argument, NULL, 'v'},
+        {"log-code", required_argument, NULL, 'l'},
+        {"perf-map", no_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
     int c;
@@ -20,8 +22,13 @@ static int parse_args(int argc, char **argv, struct cli_spec_args *a, struct err
             a->set[a->nset++] = optarg;
         else if (c == 'v')
             a->verbose++;
+        else if (c == 'l' && a->run)
+            a->log_code = optarg;
+        else if (c == 'p' && a->run)
+            a->perf_map = true;
         else if (c == ':')
-            return error_set(e, ERR_USAGE, "%s: --set needs KEY=VALUE", argv[0]);
+            return error_set(e, ERR_USAGE, "%s: %s", argv[0],
+                             optopt == 'l' ? "--log-code needs a file" : "--set needs KEY=VALUE");
         else
             return error_set(e, ERR_USAGE, "%s: unknown option \"%.40s\"; see `sosia help %s`",
                              argv[0], argv[optind - 1], argv[0]);
@@ -37,7 +44,7 @@ static int parse_args(int argc, char **argv, struct cli_spec_args *a, struct err
 
 int cli_load_spec(int argc, char **argv, struct cli_spec_args *a, struct spec *s, struct error *e)
 {
-    *a = (struct cli_spec_args){.set = calloc((size_t)argc, sizeof *a->set)};
+    a->set = calloc((size_t)argc, sizeof *a->set);
     if (!a->set)
         return error_set(e, ERR_NOMEM, "out of memory");
     int r = parse_args(argc, argv, a, e);

@@ -6,7 +6,7 @@
 
 int cli_run(int argc, char **argv, struct error *e)
 {
-    struct cli_spec_args a;
+    struct cli_spec_args a = {.run = true};
     struct spec s;
     int r = cli_load_spec(argc, argv, &a, &s, e);
 
@@ -14,7 +14,9 @@ int cli_run(int argc, char **argv, struct error *e)
         return r;
     /* Whoever reads the guest's output may leave; the guest goes on. */
     signal(SIGPIPE, SIG_IGN);
-    r = vmm_run(&s, &(struct vmm_options){.verbose = a.verbose}, e);
+    const struct vmm_options o = {
+        .verbose = a.verbose, .log_code = a.log_code, .perf_map = a.perf_map};
+    r = vmm_run(&s, &o, e);
     spec_fini(&s);
     return r;
 }

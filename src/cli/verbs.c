@@ -11,8 +11,10 @@
     "  -v                tells more on standard error; -vv tells all\n"
 
 const struct cli_verb cli_verbs[] = {
-    {"run", SPEC_ARGS, "run a VM here until it powers off",
+    {"run", SPEC_ARGS " [--log-code FILE] [--perf-map]", "run a VM here until it powers off",
      SPEC_DETAIL
+     "  --log-code FILE   writes what the engine jit translates, and how often that runs\n"
+     "  --perf-map        tells perf(1) about translated code\n"
      "\n"
      "The guest's serial port is this terminal. Ctrl-A x leaves, Ctrl-A h lists the other keys.\n",
      cli_run},

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "engine/jit/log.h"
 #include "vmm/vm.h"
 
 int vmm_run(const struct spec *s, const struct vmm_options *o, struct error *e)
@@ -12,10 +13,14 @@ int vmm_run(const struct spec *s, const struct vmm_options *o, struct error *e)
     struct vm *vm = malloc(sizeof *vm);
     if (!vm)
         return error_set(e, ERR_NOMEM, "out of memory");
-    int rc = vm_create(vm, s, e);
+    int rc = jit_log_start(o->log_code, o->perf_map, e);
     if (!rc) {
-        rc = vm_run(vm, e);
-        vm_destroy(vm);
+        rc = vm_create(vm, s, e);
+        if (!rc) {
+            rc = vm_run(vm, e);
+            vm_destroy(vm);
+        }
+        jit_log_stop();
     }
     free(vm);
     return rc;

@@ -8,7 +8,9 @@
 #include "spec/spec.h"
 
 struct vmm_options {
-    int verbose; /* how many -v: what is told on standard error beside warnings */
+    int verbose;          /* how many -v: what is told on standard error beside warnings */
+    const char *log_code; /* file for what the engine jit makes, or NULL */
+    bool perf_map;        /* /tmp/perf-PID.map tells perf(1) where that is */
 };
 
 /* Builds the machine that a checked spec describes and runs it in this process, with the terminal

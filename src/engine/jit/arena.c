@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "engine/jit/jit.h"
+#include "engine/jit/log.h"
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u /* Linux 6.3: needed where vm.memfd_noexec is set */
@@ -17,18 +18,33 @@ static void *map(size_t len, int prot, int flags, int fd)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* As anonymous memory: perf looks into its map for that only. */
+static int map_for_perf(struct jit *j, struct error *e)
+{
+    j->rw = map(j->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
+    void *again = j->rw ? mremap(j->rw, 0, j->size, MREMAP_MAYMOVE) : MAP_FAILED;
+    if (again == MAP_FAILED)
+        return error_errno(e, ERR_HOST, errno, "cannot map memory for translations");
+    j->rx = again;
+    if (mprotect(again, j->size, PROT_READ | PROT_EXEC))
+        return error_errno(e, ERR_HOST, errno, "cannot map executable memory");
+    return 0;
+}
+
 int jit_arena_create(struct jit *j, uint64_t code, uint64_t data, struct error *e)
 {
     j->data = map(data, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
     if (!j->data)
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     j->data_size = data;
+    j->size = code;
+    if (jit_log_perf())
+        return map_for_perf(j, e);
     int fd = memfd_create("sosia-jit", MFD_CLOEXEC | MFD_EXEC);
     if (fd < 0 && errno == EINVAL) /* a kernel that does not know MFD_EXEC */
         fd = memfd_create("sosia-jit", MFD_CLOEXEC);
     if (fd < 0)
         return error_errno(e, ERR_HOST, errno, "cannot create executable memory");
-    j->size = code;
     if (ftruncate(fd, (off_t)code) == 0) {
         j->rw = map(code, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
         j->rx = map(code, PROT_READ | PROT_EXEC, MAP_SHARED, fd);

@@ -4,15 +4,26 @@
 #include <string.h>
 
 #include "engine/jit/jit.h"
+#include "engine/jit/log.h"
 #include "engine/jit/regs.h"
 #include "isa/x86/access.h"
 #include "isa/x86/code.h"
 #include "isa/x86/fpu.h"
 #include "isa/x86/native.h"
 
+void jit_tell_runs(const struct jit *j)
+{
+    if (!j->counting)
+        return;
+    for (unsigned n = 0; n < ARRAY_LEN(j->bucket); n++)
+        for (const struct jit_tb *tb = j->bucket[n]; tb; tb = tb->next)
+            jit_log_gone(tb);
+}
+
 void jit_flush(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
+    jit_tell_runs(j);
     memset(j->bucket, 0, sizeof j->bucket);
     memset(j->page, 0, sizeof j->page);
     memset(c->jump, 0, sizeof c->jump);
@@ -195,6 +206,7 @@ static void kill_tb(struct x86_cpu *c, struct jit_tb *tb)
     struct asm_buf b = {jit_rw(j, tb->far), jit_rw(j, tb->far), jit_rw(j, tb->entry), false};
     asm_jmp(&b, jit_rw(j, j->thunk.dead));
     j->stat.killed++;
+    jit_log_gone(tb);
 }
 
 static bool sync_page(struct x86_cpu *c, struct jit_page *p)
@@ -382,7 +394,7 @@ struct jit_tb *jit_find(struct x86_cpu *c)
     jit_mode_update(c);
     j->stat.lookups++;
     unsigned mode = global ? j->cur_mode_global : j->cur_mode;
-    uint64_t place = c->code_size == 64 && !j->exact ? rip % PAGE_SIZE : rip;
+    uint64_t place = c->code_size == 64 ? rip % PAGE_SIZE : rip;
     struct jit_tb *tb = *bucket_of(j, place, roff);
     while (tb && !(tb->rip == place && tb->roff == roff && tb->mode == mode &&
                    (!tb->cross || still_crosses(c, tb, lin))))

@@ -29,8 +29,8 @@ static bool in_page(const struct tr *t, uint64_t rip)
 /* The instruction of this translation at `rip`, if a jump to it is foreseen. */
 static int own_insn(const struct tr *t, uint64_t rip)
 {
-    if (t->j->exact)
-        return -1; /* every jump is to be stopped */
+    if (t->j->exact || t->j->counting)
+        return -1; /* every jump is to be stopped, or counted */
     for (unsigned n = 0; n < t->n; n++)
         if (t->target[n] && t->label[n] && t->tb->rip + t->j->src[n].off == rip)
             return (int)n;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/boundary.h"
+#include "engine/jit/log.h"
 #include "isa/x86/access.h"
 #include "isa/x86/code.h"
 #include "isa/x86/native.h"
@@ -49,6 +50,7 @@ void jit_destroy(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
     if (j) {
+        jit_tell_runs(j);
         jit_arena_destroy(j);
         jit_translator_destroy(j);
         free(j);
@@ -66,6 +68,7 @@ static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, 
     c->jit = j;
     c->self = c;
     j->exact = exact;
+    j->counting = jit_log_counts();
     detect(j);
     int rc = jit_translator_create(j, e);
     if (!rc)
@@ -143,7 +146,7 @@ const uint8_t *jit_c_dispatch(struct x86_cpu *c)
     const uint8_t *far = e->host;
     if (LIKELY((e->key == (c->s.rip ^ c->jit_key_global) || e->key == (c->s.rip ^ c->jit_key)) &&
                *far != JMP_REL32)) { /* which a translation that was killed begins with */
-        c->jit_page = c->code_size == 64 && !c->jit->exact ? c->s.rip & X86_PAGE_MASK : 0;
+        c->jit_page = c->code_size == 64 ? c->s.rip & X86_PAGE_MASK : 0;
         return far + JIT_FAR_BYTES;
     }
     const struct jit_tb *tb = jit_lookup(c);

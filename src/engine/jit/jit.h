@@ -99,6 +99,8 @@ struct jit_tb {
     const uint8_t *far;              /* `entry` for those from other pages: RAX is RIP */
     const uint8_t *body;             /* `entry` without the look at cpu->jit_stop */
     uint32_t host_len;
+    size_t number; /* in the log */
+    uint64_t runs; /* counted if jit->counting */
     struct jit_link *in;
 };
 
@@ -181,6 +183,7 @@ struct jit {
      * instructions that another engine cannot repeat, or that change more than registers and
      * memory, begin a translation (jit_tb.alone). */
     bool exact;
+    bool counting; /* how often translations are entered: log.h */
     struct {
         uint64_t translations, killed, lookups, interps;
     } stat;
@@ -212,6 +215,8 @@ bool jit_thunks_make(struct x86_cpu *c);
 
 /* ---- cache.c ---- */
 void jit_flush(struct x86_cpu *c);
+/* To the log, of all translations there are. */
+void jit_tell_runs(const struct jit *j);
 /* The index of a mode, a new one if need be. False: there is no room for another. */
 bool jit_mode_find(struct jit *j, const struct jit_mode *m, unsigned *index);
 /* The mode of the code at s.rip, apart from JIT_M_GLOBAL. */

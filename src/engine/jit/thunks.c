@@ -265,7 +265,26 @@ static void move_volatile(struct asm_buf *b, bool store)
     }
 }
 
-/* Flags must be in cpu->fl. x86_tlb_refill() leaves vector registers alone. */
+/* It leaves vector registers alone, but what sanitizers add to it does not. */
+static void call_refill(struct maker *m)
+{
+    struct asm_buf *b = &m->b;
+    uint8_t *plain = NULL, *done = NULL;
+    if (SOSIA_SANITIZED) {
+        asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
+        plain = asm_jcc(b, CC_Z, NULL);
+        fpu_save(m);
+        call_c(b, (uintptr_t)x86_tlb_refill);
+        asm_call(b, jit_rw(m->j, m->j->thunk.fpu_load));
+        done = asm_jmp(b, NULL);
+        asm_patch(plain, b->p);
+    }
+    call_c(b, (uintptr_t)x86_tlb_refill);
+    if (SOSIA_SANITIZED)
+        asm_patch(done, b->p);
+}
+
+/* Flags must be in cpu->fl. */
 static void refill(struct maker *m, bool write, unsigned mmu)
 {
     struct asm_buf *b = &m->b;
@@ -284,7 +303,7 @@ static void refill(struct maker *m, bool write, unsigned mmu)
     asm_mov_imm(b, H_RDX, write);
     asm_mov_imm(b, H_RCX, mmu);
     asm_alu_imm(b, ALU_SUB, OP_REG(H_RSP), 8, 8);
-    call_c(b, (uintptr_t)x86_tlb_refill);
+    call_refill(m);
     asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8);
     asm_load(b, H_R11, OP_GS(G_OFF(jit_set)), 8);
     asm_load(b, H_R11, OP_GSR(H_R11, JIT_TLB_OFF(mmu, 0, addend)), 8);
@@ -360,6 +379,8 @@ bool jit_thunks_make(struct x86_cpu *c)
     link_ef(&m);
     t->link_fl = jit_rx(j, m.b.p); /* link_ef falls through */
     link_fl(&m);
+    t->fpu_load = at(&m);
+    fpu_load(&m);
     for (unsigned mmu = X86_MMU_KERNEL; mmu <= X86_MMU_USER; mmu++)
         for (unsigned write = 0; write < 2; write++) {
             t->ways[write][mmu] = at(&m);
@@ -370,8 +391,6 @@ bool jit_thunks_make(struct x86_cpu *c)
     asm_jmp(&m.b, jit_rw(j, t->dispatch));
     t->raced = at(&m);
     raced(&m);
-    t->fpu_load = at(&m);
-    fpu_load(&m);
     t->x87_load = at(&m);
     x87_load(&m);
     t->x87_save = (void (*)(void))(uintptr_t)at(&m);

@@ -4,6 +4,7 @@
  * A stretch goes on behind conditional branches that are not taken, and ends at the end of the
  * page, at other branches and at instructions after which the mode may be another.
  */
+#include "engine/jit/log.h"
 #include "engine/jit/tr.h"
 
 #include <stdlib.h>
@@ -240,11 +241,21 @@ static void write_far(struct tr *t)
     t->tb->entry = here(t);
 }
 
+/* Flags are in cpu->fl. */
+static void count_run(struct tr *t)
+{
+    if (!t->j->counting)
+        return;
+    asm_mov_imm(&t->b, H_R11, (uintptr_t)&t->tb->runs);
+    asm_insn(&t->b, (struct opcode){.op = 0xff, .w = true}, 0, OP_MEM(H_R11, 0)); /* INC */
+}
+
 static void write_entries(struct tr *t)
 {
     struct jit_tb *tb = t->tb;
     enum want want = tr_want(t, 0);
-    if (want == WANT_EF && !t->fpu && !t->x87 && !t->j->exact) {
+    bool code = t->j->exact || t->j->counting; /* that the entry begins with */
+    if (want == WANT_EF && !t->fpu && !t->x87 && !code) {
         write_far(t);
         asm_flags_load(&t->b, G_OFF(fl));
         tb->entry_ef = here(t);
@@ -252,12 +263,13 @@ static void write_entries(struct tr *t)
         return;
     }
     tb->entry_ef = here(t);
-    if (want != WANT_ANY || t->j->exact)
+    if (want != WANT_ANY || code)
         asm_flags_save(&t->b, G_OFF(fl));
     uint8_t *over = asm_jmp(&t->b, NULL);
     write_far(t);
     asm_patch(over, t->b.p);
     check_stop(t);
+    count_run(t);
     tb->body = here(t);
     if (t->fpu)
         check_live(t, G_OFF(jit_fpu_live), t->j->thunk.fpu_load);
@@ -355,7 +367,7 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     t->smp = c->ncpus > 1;
     uint8_t *start = j->rw + j->used;
     t->b = (struct asm_buf){start, start, start + TB_HOST_MAX, false};
-    bool pic = tr_code64(t) && !j->exact;
+    bool pic = tr_code64(t);
     *tb = (struct jit_tb){
         .rip = pic ? roff % PAGE_SIZE : c->s.rip, .roff = roff, .mode = mode, .pic = pic};
     decode_run(t);
@@ -373,5 +385,6 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     tb->host_len = (uint32_t)(t->b.p - start);
     j->used += (tb->host_len + 15) & ~15u;
     j->stat.translations++;
+    jit_log_made(c, tb);
     return tb;
 }

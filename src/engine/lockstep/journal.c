@@ -118,12 +118,13 @@ static void close_entry(struct x86_cpu *c, struct x86_tlbe *e)
 void lockstep_close(struct lockstep *l)
 {
     struct x86_cpu *c = l->c;
+    struct x86_tlbe *first = c->tlb.e[0][0];
     if (l->nopened <= LOCKSTEP_OPENED)
         for (unsigned n = 0; n < l->nopened; n++)
             close_entry(c, l->opened[n]);
     else
         for (unsigned n = 0; n < X86_NMMU * X86_TLB_WAYS * X86_TLB_SIZE; n++)
-            close_entry(c, &c->tlb.e[0][0][n]);
+            close_entry(c, first + n);
     l->nopened = 0;
     l->phase = LOCKSTEP_OFF;
 }

@@ -69,7 +69,7 @@ static void interpret(struct lockstep *l, struct x86_cpu *c, uint64_t start, uns
 
 void lockstep_interpret(struct x86_cpu *c, const struct jit_tb *tb)
 {
-    interpret(NULL, c, tb->rip, tb->len);
+    interpret(NULL, c, c->s.rip, tb->len);
 }
 
 /* ---- a pass ---- */
@@ -84,7 +84,7 @@ static __attribute__((noinline)) enum lockstep_end pass(struct lockstep *l, cons
     switch (sigsetjmp(env, 0)) {
     case LOCKSTEP_DONE:
         if (l->phase == LOCKSTEP_INTERP)
-            interpret(l, c, tb->rip, l->limit);
+            interpret(l, c, l->start.rip, l->limit);
         else
             c->jit->thunk.enter(tb->body);
         break;
@@ -147,7 +147,7 @@ static enum lockstep_end first_pass(struct lockstep *l, const struct jit_tb *tb)
     l->phase = LOCKSTEP_OFF;
     save(l->c, end, &l->interp);
     if (end == LOCKSTEP_RAISED)
-        l->done = (unsigned)min_u64(l->interp.s.rip - tb->rip, tb->len);
+        l->done = (unsigned)min_u64(l->interp.s.rip - l->start.rip, tb->len);
     lockstep_keep_lines(l);
     lockstep_undo(l);
     rewind_state(l);
@@ -160,6 +160,7 @@ static enum lockstep_end second_pass(struct lockstep *l, const struct jit_tb *tb
     lockstep_open(l, true);
     l->phase = LOCKSTEP_JIT;
     l->c->jit_stop = 0;
+    l->c->jit_page = l->start.rip - tb->rip;
     enum lockstep_end end = pass(l, tb);
     l->phase = LOCKSTEP_OFF;
     lockstep_open(l, false);
@@ -169,9 +170,9 @@ static enum lockstep_end second_pass(struct lockstep *l, const struct jit_tb *tb
 
 /* A translation may be left before its end, at any instruction: then that is how far it must agree.
  * Returns true if there is something new to compare. */
-static bool shorten(struct lockstep *l, const struct jit_tb *tb)
+static bool shorten(struct lockstep *l)
 {
-    uint64_t off = (l->jit.s.rip - tb->rip) & l->c->ip_mask;
+    uint64_t off = (l->jit.s.rip - l->start.rip) & l->c->ip_mask;
     if (l->jit.end != LOCKSTEP_DONE || !off || off > l->done ||
         (off == l->done && l->interp.end == LOCKSTEP_DONE))
         return false;
@@ -197,7 +198,7 @@ enum lockstep_end lockstep_compare(struct lockstep *l, const struct jit_tb *tb)
         enum lockstep_verdict v = lockstep_verdict(l, gone ? NULL : tb);
         if (v == LOCKSTEP_SAME)
             return end;
-        if (v == LOCKSTEP_DIFFERENT && !gone && n >= ATTEMPTS - 1 && !shorten(l, tb))
+        if (v == LOCKSTEP_DIFFERENT && !gone && n >= ATTEMPTS - 1 && !shorten(l))
             return LOCKSTEP_STRAY;
         lockstep_undo(l);
         rewind_state(l);

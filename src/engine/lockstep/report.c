@@ -198,7 +198,7 @@ static void print_start(FILE *f, const struct lockstep *l)
 static void print_all(FILE *f, const struct lockstep *l, const struct jit_tb *tb)
 {
     fprintf(f, "lockstep: the engines differ in a translation of %u instructions:\n", tb->count);
-    jit_print_guest(f, l->c, tb);
+    jit_print_guest(f, l->c, tb, l->start.rip);
     print_end(f, "interp", l, &l->interp);
     print_end(f, "jit", l, &l->jit);
     fputs("after (interp, jit):\n", f);
