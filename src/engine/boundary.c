@@ -104,6 +104,10 @@ bool boundary_look(struct x86_cpu *c, enum engine_exit *why)
         *why = ENGINE_EXIT_KICK;
         return false;
     }
+    /* Not before the kick: a guest may arrange for one such exception to follow the other for ever.
+     */
+    if (c->slow & X86_SLOW_DB)
+        boundary_report_traps(c, 0);
     if (p & X86_PEND_CODE)
         take(c, X86_PEND_CODE); /* before the engine looks at ram->code_epoch, as it always does */
     if (p & X86_PEND_TLB) {

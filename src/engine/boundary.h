@@ -7,7 +7,8 @@
 
 #include "engine/engine.h"
 
-/* Handles `pending` and `activity`. Returns false if run() shall return *why. */
+/* Reports debug traps, handles `pending` and `activity`. Returns false if run() shall return *why.
+ */
 bool boundary_look(struct x86_cpu *c, enum engine_exit *why);
 /* The debug traps of the instruction just executed, before any interrupt (SDM table 6-2); dr6:
  * those beside cpu->db_hit. They are held back behind MOV SS (SDM 6.8.3). */

@@ -65,8 +65,6 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
     struct x86_block *b = NULL;
     for (;;) {
         if (UNLIKELY(boundary_needed(c))) {
-            if (c->slow & X86_SLOW_DB)
-                boundary_report_traps(c, 0);
             if (!boundary_look(c, why))
                 return;
             b = NULL; /* an event may have emptied the cache */

@@ -116,8 +116,6 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
     for (;;) {
         jit_x87_to_memory(c);
         if (boundary_needed(c)) {
-            if (c->slow & X86_SLOW_DB)
-                boundary_report_traps(c, 0);
             if (!boundary_look(c, why))
                 return;
             if (c->slow) {

@@ -591,6 +591,8 @@ static void use_asid(struct x86_cpu *c)
 void x86_tlb_set_pcid(struct x86_cpu *c, uint64_t pcid)
 {
     c->tlb.epoch++;
+    if (pcid == c->pcid) /* CR3 has changed, but what is cached for its PCID stays */
+        return;
     c->pcid = pcid;
     drop_nonglobal(c);
     use_asid(c);
