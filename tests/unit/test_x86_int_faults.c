@@ -96,6 +96,7 @@ static void test_vex_in_real_mode(void **state)
 /* ---- faults leave everything as it was ---- */
 
 CODE(c_push, "64", "push %rax");
+CODE(c_push_mem, "64", "pushq (%rax)");
 CODE(c_pop_mem, "64", "pop (%rax)");
 CODE(c_call, "64", "call *%rax");
 CODE(c_ret, "64", "ret");
@@ -134,6 +135,14 @@ static void test_not_canonical(void **state)
     assert_fault(RUN(c_add), X86_GP);
     *gpr(X86_RSP) = NOT_CANONICAL + 8;
     assert_fault(RUN(c_push), X86_SSF);
+    *gpr(X86_RAX) = NOT_CANONICAL; /* where the stack is, but through DS */
+    assert_fault(RUN(c_push_mem), X86_GP);
+    *gpr(X86_RAX) = 0x8000;
+    assert_fault(RUN(c_push_mem), X86_SSF);
+    assert_fault(RUN(c_pop_mem), X86_SSF);
+    *gpr(X86_RSP) = 0x8000;
+    *gpr(X86_RAX) = NOT_CANONICAL;
+    assert_fault(RUN(c_pop_mem), X86_GP);
 }
 
 static void test_rmw_faults(void **state)

@@ -36,27 +36,28 @@ void x86_seg_check(struct x86_cpu *c, unsigned seg, uint64_t ea, unsigned size, 
 /* ---- checks that only slow accesses need ---- */
 
 /* Is this the stack's part in an instruction that has another memory operand? */
-static bool on_stack(const struct x86_cpu *c, gva_t lin)
+static bool on_stack(const struct x86_cpu *c, bool write)
 {
     switch (c->cur->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
-    case ZYDIS_MNEMONIC_POP:
     case ZYDIS_MNEMONIC_CALL:
-        return lin - (c->s.gpr[X86_RSP] - 8) <= 8;
+        return write;
+    case ZYDIS_MNEMONIC_POP:
+        return !write;
     default:
         return false;
     }
 }
 
-static void check_canonical(struct x86_cpu *c, gva_t lin, unsigned size)
+static void check_canonical(struct x86_cpu *c, gva_t lin, unsigned size, bool write)
 {
     if (!c->long_active)
         return;
     if (UNLIKELY(!x86_canonical(lin) || !x86_canonical(lin + size - 1))) {
         /* References through SS fault with #SS (SDM vol. 1, 3.3.7.1); stack operands are told by
-         * their segment register. */
+         * their segment register, or by their direction. */
         bool stack =
-            c->cur && (c->cur->flags & X86_IF_MEM) && (c->cur->seg == X86_SS || on_stack(c, lin));
+            c->cur && (c->cur->flags & X86_IF_MEM) && (c->cur->seg == X86_SS || on_stack(c, write));
         x86_raise_err(c, stack ? X86_SSF : X86_GP, 0);
     }
 }
@@ -87,7 +88,7 @@ static void check_watch(struct x86_cpu *c, gva_t lin, unsigned size, bool write)
 
 static void check_access(struct x86_cpu *c, gva_t lin, unsigned size, enum x86_mmu mmu, bool write)
 {
-    check_canonical(c, lin, size);
+    check_canonical(c, lin, size, write);
     check_align(c, lin, size, mmu);
     if (UNLIKELY(c->watch_data))
         check_watch(c, lin, size, write);
@@ -294,7 +295,7 @@ void *x86_rmw_slow(struct x86_cpu *c, gva_t lin, unsigned size)
 void x86_ld_bytes(struct x86_cpu *c, gva_t lin, void *buf, unsigned len, enum x86_mmu mmu)
 {
     uint8_t *p = buf;
-    check_canonical(c, lin, len);
+    check_canonical(c, lin, len, false);
     if (split(lin, len) != len)
         x86_probe(c, lin, len, X86_READ, mmu);
     while (len) {
@@ -314,7 +315,7 @@ void x86_ld_bytes(struct x86_cpu *c, gva_t lin, void *buf, unsigned len, enum x8
 void x86_st_bytes(struct x86_cpu *c, gva_t lin, const void *buf, unsigned len, enum x86_mmu mmu)
 {
     const uint8_t *p = buf;
-    check_canonical(c, lin, len);
+    check_canonical(c, lin, len, true);
     if (split(lin, len) != len)
         x86_probe(c, lin, len, X86_WRITE, mmu);
     while (len) {
@@ -339,7 +340,7 @@ void x86_st_bytes(struct x86_cpu *c, gva_t lin, const void *buf, unsigned len, e
 void x86_probe(struct x86_cpu *c, gva_t lin, unsigned len, enum x86_access acc, enum x86_mmu mmu)
 {
     struct x86_xlat x;
-    check_canonical(c, lin, len);
+    check_canonical(c, lin, len, acc == X86_WRITE);
     x86_tlb_fill(c, lin, acc, mmu, &x);
     if (split(lin, len) != len)
         x86_tlb_fill(c, next_lin(c, lin, split(lin, len)), acc, mmu, &x);
