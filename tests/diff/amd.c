@@ -221,7 +221,8 @@ static enum verdict not_canonical(const struct look *k)
         uint64_t ea = effective_address(k, o);
         is |= o->mem.type == ZYDIS_MEMOP_TYPE_VSIB || (uint64_t)((int64_t)(ea << 16) >> 16) != ea;
     }
-    if (!both_faulted(k) || k->nat->vector != X86_GP || k->gst->vector != X86_PF || !is)
+    bool other = k->gst->vector == X86_PF || k->gst->vector == X86_AC;
+    if (!both_faulted(k) || k->nat->vector != X86_GP || !other || !is)
         return NOT_THAT;
     same_exception(k);
     return ADAPTED;
