@@ -117,7 +117,7 @@ struct jit_page {
 #define JIT_GENS      256u
 #define JIT_TB_BITS   16
 #define JIT_PAGE_BITS 11
-#define JIT_TB_INSNS  64u
+#define JIT_TB_INSNS  32u
 
 /* Code that all translations share (thunks.c); addresses in the executable mapping. */
 struct jit_thunks {

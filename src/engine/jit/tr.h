@@ -56,7 +56,8 @@ struct point {
     bool ef, fl;
 };
 
-#define COLD_MAX (5u * JIT_TB_INSNS)
+/* An instruction is written twice at most (groups), with fewer than eight pieces each time. */
+#define COLD_MAX (16u * JIT_TB_INSNS)
 
 struct tr {
     struct jit *j;
