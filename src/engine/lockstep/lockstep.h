@@ -120,7 +120,7 @@ bool lockstep_memory_same(const struct lockstep *l);
 bool lockstep_state_same(const struct x86_state *a, const struct x86_state *b);
 /* Lines `NAME: A, B` of what differs. */
 void lockstep_print_state(FILE *f, const struct x86_state *a, const struct x86_state *b);
-/* LOCKSTEP_SAME: apart from undefined flags, if `tb` is not NULL; LOCKSTEP_UNDEFINED: they may be
+/* LOCKSTEP_SAME: apart from what is undefined, if `tb` is not NULL; LOCKSTEP_UNDEFINED: that may be
  * to blame. */
 enum lockstep_verdict { LOCKSTEP_SAME, LOCKSTEP_UNDEFINED, LOCKSTEP_DIFFERENT };
 enum lockstep_verdict lockstep_verdict(const struct lockstep *l, const struct jit_tb *tb);

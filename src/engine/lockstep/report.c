@@ -141,6 +141,13 @@ static bool same_end(const struct lockstep_result *a, const struct lockstep_resu
             a->trap == b->trap && a->error == b->error && a->cr2 == b->cr2 && a->dr6 == b->dr6);
 }
 
+/* Outside 64-bit code nothing says what becomes of them (SDM vol. 1, 3.4.1.1). */
+static void forget_upper_halves(const struct x86_state *a, struct x86_state *b)
+{
+    for (unsigned n = 0; n < 16; n++)
+        b->gpr[n] = (uint32_t)b->gpr[n] | (a->gpr[n] & 0xffffffff00000000ull);
+}
+
 enum lockstep_verdict lockstep_verdict(const struct lockstep *l, const struct jit_tb *tb)
 {
     bool same = same_end(&l->interp, &l->jit) && lockstep_memory_same(l);
@@ -149,6 +156,8 @@ enum lockstep_verdict lockstep_verdict(const struct lockstep *l, const struct ji
     if (!tb)
         return LOCKSTEP_DIFFERENT;
     struct x86_state jit = l->jit.s;
+    if (l->c->jit->mode[tb->mode].bits & (JIT_M_CODE16 | JIT_M_CODE32))
+        forget_upper_halves(&l->interp.s, &jit);
     struct jit_undefined u = jit_undefined_flags(l->c, tb, l->done);
     jit.rflags ^= (jit.rflags ^ l->interp.s.rflags) & u.flags;
     if (same && lockstep_state_same(&l->interp.s, &jit))
