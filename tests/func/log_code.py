@@ -73,4 +73,4 @@ def refused(folder, prog, payload):
     expect_run(sosia(prog, "check", spec, "--perf-map"), 2, out="", err='"--perf-map"')
 
 
-run_tests([log_code, perf_map, refused], *sys.argv[1:])
+run_tests([log_code, perf_map, refused], sys.argv[1], os.path.abspath(sys.argv[2]))

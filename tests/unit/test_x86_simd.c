@@ -639,7 +639,7 @@ static void try_modrm(uint8_t *b, unsigned n, bool all_rm)
 
 static void finish(const char *what)
 {
-    print_message("%s: %u forms, %u runs (%u with a fault), %u differences\n", what, forms,
+    print_message("# %s: %u forms, %u runs (%u with a fault), %u differences\n", what, forms,
                   executed, faults, mismatches);
     assert_int_equal(mismatches, 0);
 }

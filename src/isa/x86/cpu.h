@@ -213,6 +213,7 @@ struct x86_cpu {
     struct ram *ram;
     unsigned index; /* vCPU number = initial APIC id */
     unsigned ncpus;
+    uint32_t pauses;               /* PAUSE instructions executed */
     const struct x86_model *model; /* cpuid.h */
 
     struct x86_observer *observer; /* or NULL */

@@ -5,6 +5,10 @@
 #include "isa/x86/cpuid.h"
 #include "isa/x86/op.h"
 
+#include <sched.h>
+
+#define PAUSES_TO_YIELD 32
+
 /* ---- LAHF SAHF CLC STC CMC CLD STD SALC ---- */
 
 static void lahf(struct x86_cpu *c, const struct x86_insn *i)
@@ -102,6 +106,14 @@ static void das(struct x86_cpu *c, const struct x86_insn *i)
 static void nop(struct x86_cpu *c, const struct x86_insn *i)
 {
 }
+/* A guest that spins may wait for a vCPU which the host does not run for want of processors. */
+static void pause_spin(struct x86_cpu *c, const struct x86_insn *i)
+{
+    if (c->ncpus > 1 && ++c->pauses % PAUSES_TO_YIELD == 0)
+        sched_yield();
+    else
+        __builtin_ia32_pause();
+}
 /* Caches are coherent with RAM: nothing is to be written back, but the address must be readable. */
 static void clflush(struct x86_cpu *c, const struct x86_insn *i)
 {
@@ -195,7 +207,7 @@ static bool bind_misc(struct x86_dec *d)
 /* A vCPU that spins gives the run loop a chance to look around. */
 static bool bind_pause(struct x86_dec *d)
 {
-    return x86_bind_end(d, nop);
+    return x86_bind_end(d, pause_spin);
 }
 
 const struct x86_bind_row x86_rows_misc[] = {
