@@ -100,7 +100,9 @@ def session(sid):
 class Guest:
     """A VM in a process of its own; `spec` is a dict, for JSON is YAML. Use it in a `with`."""
 
-    def __init__(self, program, folder, spec, *args, env=None):
+    def __init__(self, program, folder, spec, *args, env=None, drop=""):
+        """`drop`: a pattern of what is left out of the output before it is searched."""
+        self.drop = re.compile(drop + "|\x1b[^A-Za-z]*$") if drop else None
         self.folder = pathlib.Path(folder)
         self.scratch = self.folder / "scratch"  # where the program would leave temporary files
         self.scratch.mkdir(exist_ok=True)
@@ -128,9 +130,14 @@ class Guest:
         self.errors.close()
 
     def _read(self):
+        begun = ""  # an escape sequence that is not complete yet
         while data := os.read(self.process.stdout.fileno(), 65536):
+            text = begun + data.decode("latin-1")
+            if self.drop:
+                begun = re.search("(\x1b[^A-Za-z]*)?$", text)[0]
+                text = self.drop.sub("", text)
             with self.news:
-                self.text += data.decode("latin-1")
+                self.text += text
                 self.news.notify_all()
         with self.news:
             self.ended = True
