@@ -24,6 +24,7 @@ struct blk_req {
     uint64_t len;      /* bytes; for READ and WRITE the sum of the iovec */
     struct iovec *iov; /* READ, WRITE */
     int niov;
+    bool fua; /* WRITE, WRITE_ZEROES: durable when it is done */
     void (*done)(struct blk_req *req, int result); /* result: 0 or -errno */
     void *arg;                                     /* the submitter's */
     struct blk_req *next;                          /* the back end's */
@@ -33,6 +34,9 @@ struct blk {
     const struct blk_driver *drv;
     uint64_t size; /* bytes, a multiple of 512 (a file's ragged tail reads as zeroes) */
     bool readonly;
+    /* The device's, may be NULL: `size` has changed. Called with the device lock held. */
+    void (*resized)(void *ctx);
+    void *ctx;
 };
 
 struct blk_driver {

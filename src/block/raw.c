@@ -226,16 +226,20 @@ static int perform(struct raw *r, const struct blk_req *req)
         return -EROFS;
     if (req->len == 0)
         return 0;
+    int result = 0;
     switch (req->op) {
     case BLK_WRITE:
-        return do_write(r, req);
+        result = do_write(r, req);
+        break;
     case BLK_DISCARD:
         return do_discard(r, req);
     case BLK_WRITE_ZEROES:
-        return do_write_zeroes(r, req);
+        result = do_write_zeroes(r, req);
+        break;
     default:
         return -ENOTSUP;
     }
+    return result || !req->fua ? result : do_flush(r);
 }
 
 /* Waits for a request and takes it off the queue; NULL: closing and nothing is left. */
