@@ -15,6 +15,7 @@ pkg-config      build
 acpica-tools    ACPI
 libjansson-dev  JSON
 libuv1-dev      events
+liburing-dev    disks
 libyaml-dev     spec
 libzydis-dev    decoder
 seabios         firmware

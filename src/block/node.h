@@ -10,15 +10,16 @@
  *  1. Operations other than open and close may be called from any number of threads at once; a node
  *     locks what is its own. What overlapping operations do is the caller's affair: disk.c never
  *     lets a write, zero or discard overlap anything else that is in flight.
- *  2. Offsets and lengths lie within `size` (the callers of the public functions below see to it,
- *     for reads and writes of a format's own file the node itself: a file reads as zeroes beyond
- *     its end and a write extends it).
+ *  2. Offsets and lengths lie within `size`; the public functions below see to it. A node that
+ *     `grows` (a file) reads as zeroes beyond its end, and a write or zero there extends it.
  *  3. Results are 0 or -errno. A transfer is done completely or fails; a failed write leaves each
- * of its bytes old or new.
+ *     of its bytes old or new.
  *  4. Flush: what was written before (acknowledged, by any thread) is durable when it returns 0. A
  *     node whose flush failed once fails every later one (fsync may report a loss only once).
  *  5. Everything that a format reads from a file is hostile: checked, bounded in memory and in
- * time.
+ *     time.
+ *  6. A node that cannot answer at once in `resolve` says false; between a `resolve` and the end of
+ *     the I/O at its place disk.c lets no write, zero or discard into the same granule.
  */
 #ifndef SOSIA_BLOCK_NODE_H
 #define SOSIA_BLOCK_NODE_H
@@ -33,8 +34,7 @@ struct node;
 struct blk_req;
 
 enum node_kind {
-    NODE_HOLE, /* not allocated in this node: the backing node shows, or zeroes where there is none
-                */
+    NODE_HOLE, /* not allocated here: the backing node shows, or zeroes where there is none */
     NODE_ZERO, /* known to read as zeroes */
     NODE_DATA,
 };
@@ -51,7 +51,7 @@ struct node_extent {
 
 /* Where to do I/O without the help of the nodes above; see resolve. */
 struct node_place {
-    struct node *node; /* has `submit`; NULL: the bytes read as zeroes */
+    struct node *node; /* the node itself, or one below; NULL: the bytes read as zeroes */
     uint64_t offset;
     uint64_t len; /* bytes from the offset asked for, at least 1 */
 };
@@ -74,13 +74,13 @@ struct node_ops {
     /* Changes `size`. New bytes read as zeroes. NULL: it cannot. */
     int (*resize)(struct node *n, uint64_t size, struct error *e);
     /* Never blocks on I/O: where bytes that are already in their place are to be read or written,
-     * for as much of `len` as lies together. False: only read() or write() can do it. NULL: never.
-     */
+     * for as much of `len` as lies together: in this node, which has `submit` or an `fd`, or in
+     * one below. False: only read() or write() can do it. NULL: never. */
     bool (*resolve)(struct node *n, uint64_t offset, uint64_t len, bool write,
                     struct node_place *out);
-    /* Asynchronous I/O for nodes that resolve to themselves: req->complete is called on a thread of
-     * the node's. `offset` replaces the request's. Never blocks. NULL: it has none. */
-    void (*submit)(struct node *n, struct blk_req *req, uint64_t offset);
+    /* Asynchronous READ and WRITE for nodes that resolve to themselves and have no `fd`: done() is
+     * called on a thread of the node's, with no lock held. Never blocks. NULL: it has none. */
+    void (*submit)(struct node *n, struct blk_req *req);
     void (*close)(struct node *n); /* flushes if it was written; frees it and those below */
 };
 
@@ -88,12 +88,21 @@ struct node {
     const struct node_ops *ops;
     uint64_t size; /* bytes; read by any thread, written by resize under its lock */
     bool readonly;
-    uint32_t alignment;   /* of offsets and lengths that are not copied around; 1: none */
-    struct node *backing; /* shown in HOLEs; or NULL */
+    bool grows;           /* rule 2 */
+    uint32_t alignment;   /* of offsets and lengths that are not copied around; 0, 1: none */
+    uint32_t granularity; /* allocated as one (a cluster), a power of two; 0, 1: bytes */
+    int fd;               /* of one that resolves to itself and has no `submit`: for preadv() ... */
+    struct node *backing; /* shown in HOLEs; or NULL. Not necessarily owned: a layer shows that of
+                           * the node below */
 };
 
-/* The same with checks of range and rights: -EINVAL, -EROFS. A NULL discard or zero is done by
- * writing zeroes. */
+static inline uint64_t node_size(const struct node *n)
+{
+    return __atomic_load_n(&n->size, __ATOMIC_RELAXED);
+}
+
+/* The same with checks of range and rights: -EINVAL, -EROFS. A NULL zero is done by writing
+ * zeroes, a NULL discard not at all. */
 int node_read(struct node *n, void *buf, size_t len, uint64_t offset);
 int node_readv(struct node *n, const struct iovec *iov, int niov, uint64_t offset);
 int node_write(struct node *n, const void *buf, size_t len, uint64_t offset, unsigned flags);
@@ -105,6 +114,9 @@ int node_flush(struct node *n);
  * space anywhere. */
 int node_map(struct node *n, uint64_t offset, uint64_t len, struct node_extent *out);
 int node_resize(struct node *n, uint64_t size, struct error *e);
+/* Follows `resolve` down to a node that resolves to itself, or to zeroes. */
+bool node_resolve(struct node *n, uint64_t offset, uint64_t len, bool write,
+                  struct node_place *out);
 /* NULL is allowed. Errors of the last flush are logged. */
 void node_close(struct node *n);
 

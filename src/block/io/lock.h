@@ -1,0 +1,18 @@
+/*
+ * lock.h - keeps two programs from writing to one image.
+ *
+ * Open file description locks (fcntl(2)) on the whole file: shared for readers, exclusive for a
+ * writer. They end with the description, so a killed process leaves none behind.
+ */
+#ifndef SOSIA_BLOCK_IO_LOCK_H
+#define SOSIA_BLOCK_IO_LOCK_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+/* ERR_BUSY: another holds it; the message says who. A file system without locks is no error, it is
+ * logged. `path` is for messages. */
+int lock_take(const char *path, int fd, bool shared, struct error *e);
+
+#endif
