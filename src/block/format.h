@@ -6,15 +6,15 @@
 
 #include "block/node.h"
 
-#define FORMAT_PROBE                                                             \
-    4096 /* bytes of a file's beginning that probe() sees, zeroes beyond its end \
-          */
+/* Bytes of a file's beginning that probe() sees; zeroes beyond its end. */
+#define FORMAT_PROBE 4096
 
 /* How the files are opened that an image names. A path from an image is untrusted text. */
 struct format_opener {
     /* Opens the file that `name` (from the image whose own file is `from`) stands for, with its
-     * format ("": probe; raw unless allowed otherwise); refuses what the user did not allow.
-     * `depth` counts backing files. */
+     * format; refuses what the user did not allow. "" or NULL: the format is probed, and the files
+     * that the file then names are refused. "file": the bare file, for the parts of an image.
+     * `depth` counts backing files; the opener counts for itself, too. */
     int (*open)(const struct format_opener *o, const char *from, const char *name,
                 const char *format, bool readonly, unsigned depth, struct node **out,
                 struct error *e);
@@ -29,6 +29,7 @@ struct format_open {
     bool check;      /* opened to be checked or repaired: damage is no reason to refuse */
     bool no_backing; /* leave the backing node out: for tools that look at one layer */
     const struct format_opener *opener;
+    bool guessed; /* the format was probed, not stated */
 };
 
 /* A value of an option of create; the name is one of the format's table. */
@@ -79,6 +80,11 @@ struct format {
 
 /* All formats, raw last: it takes any file. A NULL ends it. */
 extern const struct format *const formats[];
+/* NULL: no such format. */
 const struct format *format_find(const char *name);
+/* The format whose probe() knows these bytes; never NULL, raw takes any. */
+const struct format *format_probe(const uint8_t head[FORMAT_PROBE], uint64_t file_size);
+/* "raw, qcow2 ..." for messages. */
+void format_names(char *out, size_t size);
 
 #endif
