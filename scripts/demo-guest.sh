@@ -9,7 +9,8 @@ set -eu
 
 out=${1:?usage: demo-guest.sh DIR}
 here=$(cd "$(dirname "$0")" && pwd)
-modules='virtio_pci virtio_blk virtio_rng virtio_console ata_piix sd_mod sr_mod isofs'
+modules='virtio_pci virtio_blk virtio_scsi virtio_rng virtio_console ata_piix nvme sd_mod sr_mod
+    isofs'
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)

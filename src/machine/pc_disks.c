@@ -10,20 +10,35 @@
 #include "base/log.h"
 #include "machine/pc_board.h"
 
-/* Model and serial number as the guest sees them: stable from start to start. */
-static void serial_of(char *buf, size_t len, unsigned n)
+/* The serial number as the guest sees it: stable from start to start. */
+static void serial_of(const struct pc *p, unsigned n, char buf[SPEC_MAX_SERIAL + 1])
 {
-    snprintf(buf, len, "SOSIA%05u", n);
+    const char *given = p->spec->disk[n].serial;
+    if (given)
+        snprintf(buf, SPEC_MAX_SERIAL + 1, "%s", given);
+    else
+        snprintf(buf, SPEC_MAX_SERIAL + 1, "SOSIA%05u", n);
+}
+
+static uint32_t block_size(const struct pc *p, unsigned n)
+{
+    return p->spec->disk[n].block_size == SPEC_BLOCK_4096 ? 4096 : 512;
 }
 
 static int init_virtio(struct pc *p, unsigned n, struct error *e)
 {
     unsigned slot = p->place[n].slot;
-    char serial[16];
-    serial_of(serial, sizeof serial, n);
+    char serial[SPEC_MAX_SERIAL + 1];
+    serial_of(p, n, serial);
     log_info("disk %u: %s: virtio, PCI slot %u", n, p->spec->disk[n].file, slot);
     struct pc_virtio_disk *d = &p->vdisk[n];
-    int rc = virtio_blk_init(&d->dev, &p->mem, p->cfg.disk[n], serial, e);
+    const struct virtio_blk_config cfg = {
+        .blk = p->cfg.disk[n],
+        .serial = serial,
+        .queues = (unsigned)min_u64(p->spec->cpus, VIRTIO_BLK_MAX_QUEUES),
+        .block_size = block_size(p, n),
+    };
+    int rc = virtio_blk_init(&d->dev, &p->mem, &cfg, e);
     if (rc)
         return rc;
     rc = virtio_pci_init(&d->fn, &p->pci, PCI_DEVFN(slot, 0), &d->dev.v, e);
@@ -47,8 +62,8 @@ void pc_disks_fini(struct pc *p)
 static void attach_ide(struct pc *p, unsigned n)
 {
     const struct pc_disk_place *at = &p->place[n];
-    char serial[16];
-    serial_of(serial, sizeof serial, n);
+    char serial[SPEC_MAX_SERIAL + 1];
+    serial_of(p, n, serial);
     log_info("disk %u: %s: IDE, %s %s", n, p->spec->disk[n].file,
              at->channel ? "secondary" : "primary", at->unit ? "slave" : "master");
     ide_attach_disk(&p->ide.channel[at->channel].ide, at->unit, p->cfg.disk[n], "SOSIA HARDDISK",

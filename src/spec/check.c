@@ -91,10 +91,12 @@ static int check_combinations(const struct spec *s, struct error *e)
         return spec_error(e, mark_of(s, "console"), "serial: none, or: serial: {file: PATH}",
                           "\"console\" and \"serial\" cannot both be the terminal");
     for (unsigned i = 0; i < s->ndisk; i++) {
+        struct spec_mark at = s->origin ? s->origin->disk[i] : (struct spec_mark){0};
+        if (s->disk[i].bus == SPEC_BUS_IDE && s->disk[i].block_size != SPEC_BLOCK_512)
+            return spec_error(e, at, "bus: virtio", "disks on ide have blocks of 512 bytes");
         ide += s->disk[i].bus == SPEC_BUS_IDE;
         if (ide > IDE_DRIVES)
-            return spec_error(e, s->origin ? s->origin->disk[i] : (struct spec_mark){0}, NULL,
-                              "more than %d drives on IDE%s", IDE_DRIVES,
+            return spec_error(e, at, NULL, "more than %d drives on IDE%s", IDE_DRIVES,
                               s->cdrom ? ", the CD-ROM included" : "");
     }
     return 0;

@@ -110,8 +110,10 @@ void spec_fini(struct spec *s)
 {
     struct spec_origin *o = s->origin;
 
-    for (unsigned i = 0; i < s->ndisk; i++)
+    for (unsigned i = 0; i < s->ndisk; i++) {
         free(s->disk[i].file);
+        free(s->disk[i].serial);
+    }
     for (size_t i = 0; o && i < o->nsource; i++)
         spec_source_fini(&o->source[i]);
     free(o);

@@ -9,6 +9,7 @@
 static const char *const engine_words[] = {"auto", "interp", "jit", "lockstep", NULL};
 static const char *const firmware_words[] = {"auto", "seabios", "none", NULL};
 static const char *const bus_words[] = {"ide", "virtio", NULL};
+static const char *const block_size_words[] = {"512", "4096", NULL};
 static const char *const boot_words[] = {"disk", "cdrom", "floppy", NULL};
 static const char *const serial_words[] = {"terminal", "file", "none", NULL};
 static const char *const console_words[] = {"none", "terminal", NULL};
@@ -78,7 +79,7 @@ const struct spec_key spec_schema[] = {
      .max = 2047}, /* the x86 boot protocol's cmdline_size of every kernel since 2.6.x */
     {.name = "disks",
      .parse = spec_parse_disks,
-     .form = "[PATH | {file: PATH, bus: virtio | ide, readonly: true | false}, ...]",
+     .form = "[PATH | {file: PATH, bus: virtio | ide, readonly: true, ...}, ...]",
      .help = "disk images (raw) or block devices; a plain path is a writable virtio disk"},
     {.name = "cdrom",
      .parse = spec_parse_path,
@@ -139,6 +140,20 @@ const struct spec_key spec_disk_schema[] = {
      .form = "true | false",
      .def = "false",
      .help = "the guest cannot write"},
+    {.name = "serial",
+     .parse = spec_parse_text,
+     .offset = offsetof(struct spec_disk, serial),
+     .form = "TEXT",
+     .help = "the serial number that the guest sees, up to 20 characters",
+     .min = 1,
+     .max = SPEC_MAX_SERIAL},
+    {.name = "blocksize",
+     .parse = spec_parse_word,
+     .offset = offsetof(struct spec_disk, block_size),
+     .form = "512 | 4096",
+     .def = "512",
+     .help = "bytes in a block as the guest addresses it",
+     .words = block_size_words},
     {.name = NULL},
 };
 

@@ -16,18 +16,22 @@
 enum spec_engine { SPEC_ENGINE_AUTO, SPEC_ENGINE_INTERP, SPEC_ENGINE_JIT, SPEC_ENGINE_LOCKSTEP };
 enum spec_firmware { SPEC_FIRMWARE_AUTO, SPEC_FIRMWARE_SEABIOS, SPEC_FIRMWARE_NONE };
 enum spec_bus { SPEC_BUS_IDE, SPEC_BUS_VIRTIO };
+enum spec_block_size { SPEC_BLOCK_512, SPEC_BLOCK_4096 };
 enum spec_boot { SPEC_BOOT_DISK, SPEC_BOOT_CDROM, SPEC_BOOT_FLOPPY };
 enum spec_serial { SPEC_SERIAL_TERMINAL, SPEC_SERIAL_FILE, SPEC_SERIAL_NONE };
 enum spec_console { SPEC_CONSOLE_NONE, SPEC_CONSOLE_TERMINAL };
 enum spec_clock { SPEC_CLOCK_UTC, SPEC_CLOCK_LOCALTIME };
 
-#define SPEC_MAX_DISKS 16
-#define SPEC_MAX_BOOT  3
+#define SPEC_MAX_DISKS  16
+#define SPEC_MAX_BOOT   3
+#define SPEC_MAX_SERIAL 20 /* what every kind of disk has room for */
 
 struct spec_disk {
     char *file; /* resolved path */
     enum spec_bus bus;
     bool readonly;
+    char *serial; /* as the guest sees it; NULL: made up */
+    enum spec_block_size block_size;
 };
 
 struct spec { /* strings are owned; NULL: not given */

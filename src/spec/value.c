@@ -278,8 +278,10 @@ int spec_parse_disks(const struct spec_parse *p, const struct spec_key *key,
     if (node->nchild > SPEC_MAX_DISKS)
         return spec_error(p->e, node->child[SPEC_MAX_DISKS].at, NULL, "more than %d disks",
                           SPEC_MAX_DISKS);
-    for (; s->ndisk > 0; s->ndisk--)
+    for (; s->ndisk > 0; s->ndisk--) {
         free(s->disk[s->ndisk - 1].file);
+        free(s->disk[s->ndisk - 1].serial);
+    }
     for (size_t i = 0; i < node->nchild; i++) {
         struct spec_disk *disk = &s->disk[s->ndisk++];
         *disk = (struct spec_disk){.bus = SPEC_BUS_VIRTIO};

@@ -11,11 +11,16 @@
 
 void virtio_init(struct virtio_dev *v, const struct virtio_ops *ops, struct space *mem)
 {
-    *v = (struct virtio_dev){.ops = ops, .mem = mem};
+    *v = (struct virtio_dev){.ops = ops, .mem = mem, .nqueue = ops->nqueue};
     for (unsigned q = 0; q < ops->nqueue; q++) {
         v->queue[q].ring = (struct vring){.mem = mem, .name = ops->name, .max = ops->queue_max};
         vring_reset(&v->queue[q].ring);
     }
+}
+
+void virtio_set_queues(struct virtio_dev *v, unsigned n)
+{
+    v->nqueue = n;
 }
 
 /* ---- chains ---- */
@@ -27,7 +32,7 @@ static bool running(const struct virtio_dev *v)
 
 bool virtio_queue_usable(const struct virtio_dev *v, unsigned q)
 {
-    return q < v->ops->nqueue && running(v) && v->queue[q].ring.enabled;
+    return q < v->nqueue && running(v) && v->queue[q].ring.enabled;
 }
 
 bool virtio_pop(struct virtio_dev *v, unsigned q, struct vchain *c)
@@ -53,7 +58,7 @@ bool virtio_live(const struct virtio_dev *v, unsigned q, const struct vchain *c)
 static unsigned inflight(const struct virtio_dev *v)
 {
     unsigned n = 0;
-    for (unsigned q = 0; q < v->ops->nqueue; q++)
+    for (unsigned q = 0; q < v->nqueue; q++)
         n += v->queue[q].inflight;
     return n;
 }
@@ -84,6 +89,14 @@ void virtio_signal(struct virtio_dev *v, unsigned q)
         v->interrupt(v->transport, (int)q);
     if (ring->broken)
         virtio_fail(v, "a virtqueue is broken");
+}
+
+/* The generation tells a driver that is reading two halves of a field to read again. */
+void virtio_config_changed(struct virtio_dev *v)
+{
+    v->generation++;
+    if ((v->status & VIRTIO_DRIVER_OK) && v->interrupt)
+        v->interrupt(v->transport, -1);
 }
 
 void virtio_fail(struct virtio_dev *v, const char *why)
@@ -140,7 +153,7 @@ static void reset(struct virtio_dev *v)
 {
     v->status = 0;
     v->features = 0;
-    for (unsigned q = 0; q < v->ops->nqueue; q++) {
+    for (unsigned q = 0; q < v->nqueue; q++) {
         queue_stop(v, q);
         v->queue[q].draining = false;
     }
@@ -173,7 +186,7 @@ void virtio_set_status(struct virtio_dev *v, uint8_t status)
     }
     v->status |= add;
     if (add & VIRTIO_DRIVER_OK) /* chains that were added, and notified in vain, before it */
-        for (unsigned q = 0; q < v->ops->nqueue; q++)
+        for (unsigned q = 0; q < v->nqueue; q++)
             virtio_kick(v, q);
 }
 
@@ -181,7 +194,7 @@ void virtio_set_status(struct virtio_dev *v, uint8_t status)
 
 void virtio_queue_enable(struct virtio_dev *v, unsigned q)
 {
-    if (q >= v->ops->nqueue || v->queue[q].ring.enabled || v->queue[q].draining)
+    if (q >= v->nqueue || v->queue[q].ring.enabled || v->queue[q].draining)
         return;
     if (!(v->status & VIRTIO_FEATURES_OK) || v->draining) {
         log_guest("%s: queue enabled before features are agreed on", v->ops->name);
@@ -196,7 +209,7 @@ void virtio_queue_enable(struct virtio_dev *v, unsigned q)
 
 void virtio_queue_reset(struct virtio_dev *v, unsigned q)
 {
-    if (q >= v->ops->nqueue || !virtio_has(v, VIRTIO_F_RING_RESET))
+    if (q >= v->nqueue || !virtio_has(v, VIRTIO_F_RING_RESET))
         return;
     queue_stop(v, q);
     v->queue[q].draining = v->queue[q].inflight != 0;

@@ -16,7 +16,7 @@
 
 #include "virtio/ring.h"
 
-#define VIRTIO_MAX_QUEUES 4
+#define VIRTIO_MAX_QUEUES 12
 
 enum { /* device status, 2.1 */
        VIRTIO_ACKNOWLEDGE = 1,
@@ -39,7 +39,7 @@ struct virtio_ops {
     const char *name;
     uint16_t id;        /* device type, clause 5 */
     uint32_t class_rev; /* PCI class, subclass, interface, revision */
-    unsigned nqueue;
+    unsigned nqueue;    /* at most; see virtio_set_queues() */
     uint16_t queue_max; /* largest size of each queue; power of two */
     unsigned config_len;
     uint64_t (*features)(struct virtio_dev *v); /* offered; VERSION_1 etc. are added */
@@ -64,16 +64,20 @@ struct virtio_dev {
     struct space *mem;
     void (*interrupt)(void *transport, int q); /* q < 0: configuration change */
     void *transport;
+    unsigned nqueue;
     uint64_t features; /* accepted by the driver; final with FEATURES_OK */
     uint8_t status;
-    bool draining; /* reset by the driver, and chains are still out */
-    bool dma;      /* the bus lets the device reach memory */
+    uint8_t generation; /* of the configuration space, 2.5.1 */
+    bool draining;      /* reset by the driver, and chains are still out */
+    bool dma;           /* the bus lets the device reach memory */
     struct virtio_queue queue[VIRTIO_MAX_QUEUES];
 };
 
 /* ---- for device classes ---- */
 
 void virtio_init(struct virtio_dev *v, const struct virtio_ops *ops, struct space *mem);
+/* Before the transport is made: this device has fewer queues than its class may have. */
+void virtio_set_queues(struct virtio_dev *v, unsigned n);
 
 /* The next chain of queue q: true if there is one. A broken ring puts the device in NEEDS_RESET. */
 bool virtio_pop(struct virtio_dev *v, unsigned q, struct vchain *c);
@@ -84,6 +88,8 @@ void virtio_push(struct virtio_dev *v, unsigned q, const struct vchain *c, uint3
 void virtio_drop(struct virtio_dev *v, unsigned q, const struct vchain *c);
 /* Interrupts the driver if it wants that for what was pushed. */
 void virtio_signal(struct virtio_dev *v, unsigned q);
+/* The device changed its configuration space by itself: a configuration interrupt. */
+void virtio_config_changed(struct virtio_dev *v);
 /* The driver broke the rules (2.1.1): DEVICE_NEEDS_RESET, and nothing more until it is reset. */
 void virtio_fail(struct virtio_dev *v, const char *why);
 

@@ -1,6 +1,6 @@
 /*
- * virtio_blk.c - the block device: one queue, requests handled out of order by the block back end.
- * Clauses are virtio 1.2's.
+ * virtio_blk.c - the block device: up to eight queues, requests handled out of order by the block
+ * back end. Clauses are virtio 1.2's.
  *
  * A request owns its chain from virtio_pop() to virtio_push() or virtio_drop(). Data moves between
  * the back end and guest memory directly: the chain's pieces are the request's iovec. After a reset
@@ -20,7 +20,7 @@
 #define SECTOR     512u
 #define QUEUE_SIZE 256
 #define SEG_MAX    254u /* QUEUE_SIZE less header and status */
-#define POOL       64   /* requests in flight */
+#define POOL       64   /* requests in flight on each queue */
 #define KICK_LIMIT (2 * QUEUE_SIZE)
 
 /* One request frees or zeroes at most this many sectors: 2 GiB, 128 MiB. */
@@ -32,6 +32,9 @@ enum { /* 5.2.3 */
        F_RO = 1 << 5,
        F_BLK_SIZE = 1 << 6,
        F_FLUSH = 1 << 9,
+       F_TOPOLOGY = 1 << 10,
+       F_CONFIG_WCE = 1 << 11,
+       F_MQ = 1 << 12,
        F_DISCARD = 1 << 13,
        F_WRITE_ZEROES = 1 << 14,
 };
@@ -42,12 +45,33 @@ enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 #define HEADER_LEN  16
 #define RANGE_LEN   16 /* struct virtio_blk_discard_write_zeroes */
 #define RANGE_UNMAP 1u
-#define CONFIG_LEN  60
+
+/* 5.2.4: offsets in the configuration space. */
+enum {
+    C_SEG_MAX = 12,
+    C_BLK_SIZE = 20,
+    C_PHYSICAL_EXP = 24, /* topology, in blocks: 2^this, alignment, smallest, best */
+    C_MIN_IO = 26,
+    C_OPT_IO = 28,
+    C_WRITEBACK = 32,
+    C_NUM_QUEUES = 34,
+    C_MAX_DISCARD = 36,
+    C_MAX_DISCARD_SEG = 40,
+    C_DISCARD_ALIGNMENT = 44,
+    C_MAX_ZEROES = 48,
+    C_MAX_ZEROES_SEG = 52,
+    C_ZEROES_MAY_UNMAP = 56,
+    CONFIG_LEN = 60,
+};
+
+#define PHYSICAL_BLOCK (4 * KIB)  /* the host's page: less costs it a read */
+#define OPTIMAL_IO     (64 * KIB) /* the usual unit of allocation of thin images */
 
 struct vblk_req {
     struct blk_req io;
     struct virtio_blk *d;
     struct vblk_req *next_free;
+    unsigned q;
     uint32_t type;
     uint64_t sector;
     struct iovec *data; /* within chain.iov, without header and status */
@@ -64,21 +88,27 @@ static struct virtio_blk *blk_of(struct virtio_dev *v)
 
 /* ---- completion ---- */
 
+static void give_back(struct vblk_req *r)
+{
+    struct vblk_queue *vq = &r->d->queue[r->q];
+    r->next_free = vq->free;
+    vq->free = r;
+}
+
 static void finish(struct vblk_req *r, uint8_t status)
 {
     struct virtio_blk *d = r->d;
     uint32_t used = 0;
-    if (virtio_live(&d->v, 0, &r->chain)) {
+    if (virtio_live(&d->v, r->q, &r->chain)) {
         *(volatile uint8_t *)r->status = status;
         dma_wrote(d->v.mem, r->status, 1);
         used = (uint32_t)r->chain.write_len; /* 2.7.8.2: covers the status, the last byte */
     }
-    virtio_push(&d->v, 0, &r->chain, used);
-    r->next_free = d->free;
-    d->free = r;
+    virtio_push(&d->v, r->q, &r->chain, used);
+    give_back(r);
 }
 
-static void pump(struct virtio_blk *d);
+static void pump(struct virtio_blk *d, unsigned q);
 
 static uint8_t status_of(int result)
 {
@@ -92,17 +122,11 @@ static void io_done(struct blk_req *io, int result)
     if (io->op == BLK_READ)
         for (unsigned i = 0; i < r->ndata; i++)
             dma_wrote(d->v.mem, r->data[i].iov_base, r->data[i].iov_len);
-    /* 5.2.6.2: without F_FLUSH the driver takes a finished write for a durable one. */
-    if (result == 0 && io->op == BLK_WRITE && !virtio_has(&d->v, F_FLUSH) &&
-        virtio_live(&d->v, 0, &r->chain)) {
-        io->op = BLK_FLUSH;
-        blk_submit(d->blk, io);
-        return;
-    }
+    unsigned q = r->q;
     finish(r, status_of(result));
-    virtio_signal(&d->v, 0);
-    if (d->starved)
-        pump(d);
+    virtio_signal(&d->v, q);
+    if (d->queue[q].starved)
+        pump(d, q);
 }
 
 /* ---- decoding ---- */
@@ -151,15 +175,23 @@ static bool decode(struct vblk_req *r)
 /* ---- requests; each returns S_OK with the I/O under way (*wait), or a status to give at once ----
  */
 
+/* 5.2.6.2: without F_FLUSH, or without a write cache, a finished write is a durable one. */
+static bool write_through(const struct virtio_blk *d)
+{
+    return !virtio_has(&d->v, F_FLUSH) || (virtio_has(&d->v, F_CONFIG_WCE) && !d->write_back);
+}
+
 static void submit(struct vblk_req *r, enum blk_op op, uint64_t sector, uint64_t len)
 {
-    r->io = (struct blk_req){.op = op,
-                             .offset = sector * SECTOR,
-                             .len = len,
-                             .iov = r->data,
-                             .niov = (int)r->ndata,
-                             .done = io_done,
-                             .arg = r};
+    r->io =
+        (struct blk_req){.op = op,
+                         .offset = sector * SECTOR,
+                         .len = len,
+                         .iov = r->data,
+                         .niov = (int)r->ndata,
+                         .fua = (op == BLK_WRITE || op == BLK_WRITE_ZEROES) && write_through(r->d),
+                         .done = io_done,
+                         .arg = r};
     blk_submit(r->d->blk, &r->io);
 }
 
@@ -250,9 +282,8 @@ static bool start(struct virtio_blk *d, struct vblk_req *r)
     bool wait = false;
     if (!decode(r)) {
         virtio_fail(&d->v, "a block request without header or status");
-        virtio_drop(&d->v, 0, &r->chain);
-        r->next_free = d->free;
-        d->free = r;
+        virtio_drop(&d->v, r->q, &r->chain);
+        give_back(r);
         return true;
     }
     uint8_t status = perform(r, &wait);
@@ -264,23 +295,24 @@ static bool start(struct virtio_blk *d, struct vblk_req *r)
 /* Takes what the driver offers, as far as the pool goes. Requests that end at once would let a
  * second vCPU feed this loop for ever, so it has a limit; a driver that keeps to the queue's size
  * never gets there. */
-static void pump(struct virtio_blk *d)
+static void pump(struct virtio_blk *d, unsigned q)
 {
+    struct vblk_queue *vq = &d->queue[q];
     bool finished = false;
     unsigned left = KICK_LIMIT;
-    d->starved = false;
-    for (; d->free && left; left--) {
-        struct vblk_req *r = d->free;
-        if (!virtio_pop(&d->v, 0, &r->chain))
+    vq->starved = false;
+    for (; vq->free && left; left--) {
+        struct vblk_req *r = vq->free;
+        if (!virtio_pop(&d->v, q, &r->chain))
             break;
-        d->free = r->next_free;
+        vq->free = r->next_free;
         finished |= start(d, r);
     }
-    d->starved = !d->free;
-    if (!left && !d->starved)
-        vring_rearm(&d->v.queue[0].ring);
+    vq->starved = !vq->free;
+    if (!left && !vq->starved)
+        vring_rearm(&d->v.queue[q].ring);
     if (finished)
-        virtio_signal(&d->v, 0);
+        virtio_signal(&d->v, q);
 }
 
 /* ---- the device ---- */
@@ -288,70 +320,121 @@ static void pump(struct virtio_blk *d)
 static uint64_t features(struct virtio_dev *v)
 {
     const struct virtio_blk *d = blk_of(v);
-    uint64_t f = VIRTIO_F_EVENT_IDX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH;
-    return d->blk->readonly ? f | F_RO : f | F_DISCARD | F_WRITE_ZEROES;
+    uint64_t f = VIRTIO_F_EVENT_IDX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY;
+    if (v->nqueue > 1)
+        f |= F_MQ;
+    return d->blk->readonly ? f | F_RO : f | F_CONFIG_WCE | F_DISCARD | F_WRITE_ZEROES;
 }
 
-/* 5.2.4 */
+static uint8_t log2_of(uint64_t n)
+{
+    return (uint8_t)(63 - __builtin_clzll(n));
+}
+
 static void config_read(struct virtio_dev *v, unsigned off, uint8_t *buf, unsigned len)
 {
+    const struct virtio_blk *d = blk_of(v);
     uint8_t c[CONFIG_LEN] = {0};
-    store_le64(c, blk_of(v)->blk->size / SECTOR);
-    store_le32(c + 12, SEG_MAX);
-    store_le32(c + 20, SECTOR);           /* blk_size */
-    store_le16(c + 34, 1);                /* num_queues */
-    store_le32(c + 36, MAX_DISCARD);      /* max_discard_sectors */
-    store_le32(c + 40, 1);                /* max_discard_seg */
-    store_le32(c + 44, 8);                /* discard_sector_alignment: a page of the file */
-    store_le32(c + 48, MAX_WRITE_ZEROES); /* max_write_zeroes_sectors */
-    store_le32(c + 52, 1);                /* max_write_zeroes_seg */
-    c[56] = 1;                            /* write_zeroes_may_unmap */
+    uint64_t physical = PHYSICAL_BLOCK / d->block_size;
+    store_le64(c, d->blk->size / SECTOR);
+    store_le32(c + C_SEG_MAX, SEG_MAX);
+    store_le32(c + C_BLK_SIZE, d->block_size);
+    c[C_PHYSICAL_EXP] = log2_of(physical);
+    store_le16(c + C_MIN_IO, (uint16_t)physical);
+    store_le32(c + C_OPT_IO, (uint32_t)(OPTIMAL_IO / d->block_size));
+    /* 5.2.5.2: 0 for a driver that took F_CONFIG_WCE without F_FLUSH */
+    c[C_WRITEBACK] = (v->status & VIRTIO_FEATURES_OK) ? !write_through(d) : d->write_back;
+    store_le16(c + C_NUM_QUEUES, (uint16_t)v->nqueue);
+    store_le32(c + C_MAX_DISCARD, MAX_DISCARD);
+    store_le32(c + C_MAX_DISCARD_SEG, 1);
+    store_le32(c + C_DISCARD_ALIGNMENT, PHYSICAL_BLOCK / SECTOR);
+    store_le32(c + C_MAX_ZEROES, MAX_WRITE_ZEROES);
+    store_le32(c + C_MAX_ZEROES_SEG, 1);
+    c[C_ZEROES_MAY_UNMAP] = 1;
     memcpy(buf, c + off, len);
+}
+
+static void synced(struct blk_req *io, int result)
+{
+    struct virtio_blk *d = io->arg;
+    d->syncing = false;
+}
+
+/* The one field that a driver writes, 5.2.5: whether there is a write cache. From the moment that
+ * there is none no driver asks for a flush, so what is in it goes to the disk now. */
+static void config_write(struct virtio_dev *v, unsigned off, const uint8_t *buf, unsigned len)
+{
+    struct virtio_blk *d = blk_of(v);
+    if (off > C_WRITEBACK || off + len <= C_WRITEBACK || !virtio_has(v, F_CONFIG_WCE))
+        return;
+    bool was = d->write_back;
+    d->write_back = buf[C_WRITEBACK - off] & 1;
+    if (was && !d->write_back && !d->syncing) {
+        d->syncing = true;
+        d->sync = (struct blk_req){.op = BLK_FLUSH, .done = synced, .arg = d};
+        blk_submit(d->blk, &d->sync);
+    }
 }
 
 static void kick(struct virtio_dev *v, unsigned q)
 {
-    pump(blk_of(v));
+    pump(blk_of(v), q);
 }
 
 static void queue_stop(struct virtio_dev *v, unsigned q)
 {
-    blk_of(v)->starved = false;
+    blk_of(v)->queue[q].starved = false;
+}
+
+static void reset(struct virtio_dev *v)
+{
+    blk_of(v)->write_back = true;
+}
+
+static void resized(void *ctx)
+{
+    struct virtio_blk *d = ctx;
+    virtio_config_changed(&d->v);
 }
 
 static const struct virtio_ops ops = {
     .name = "virtio-blk",
     .id = 2,
     .class_rev = 0x01000001, /* mass storage, SCSI-like; revision 1 */
-    .nqueue = 1,
+    .nqueue = VIRTIO_BLK_MAX_QUEUES,
     .queue_max = QUEUE_SIZE,
     .config_len = CONFIG_LEN,
     .features = features,
     .config_read = config_read,
+    .config_write = config_write,
     .kick = kick,
     .queue_stop = queue_stop,
+    .reset = reset,
 };
 
-int virtio_blk_init(struct virtio_blk *d, struct space *mem, struct blk *blk, const char *serial,
+int virtio_blk_init(struct virtio_blk *d, struct space *mem, const struct virtio_blk_config *cfg,
                     struct error *e)
 {
-    *d = (struct virtio_blk){.blk = blk};
+    *d = (struct virtio_blk){.blk = cfg->blk, .block_size = cfg->block_size, .write_back = true};
     virtio_init(&d->v, &ops, mem);
-    if (serial)
-        memcpy(d->id, serial, strnlen(serial, sizeof d->id));
-    d->pool = calloc(POOL, sizeof *d->pool);
+    virtio_set_queues(&d->v, cfg->queues);
+    if (cfg->serial)
+        memcpy(d->id, cfg->serial, strnlen(cfg->serial, sizeof d->id));
+    d->pool = calloc((size_t)cfg->queues * POOL, sizeof *d->pool);
     if (!d->pool)
         return error_set(e, ERR_NOMEM, "virtio-blk: out of memory");
-    for (unsigned i = 0; i < POOL; i++) {
+    for (unsigned i = 0; i < cfg->queues * POOL; i++) {
         d->pool[i].d = d;
-        d->pool[i].next_free = d->free;
-        d->free = &d->pool[i];
+        d->pool[i].q = i / POOL;
+        give_back(&d->pool[i]);
     }
+    d->blk->resized = resized;
+    d->blk->ctx = d;
     return 0;
 }
 
 void virtio_blk_fini(struct virtio_blk *d)
 {
     free(d->pool);
-    d->pool = d->free = NULL;
+    *d = (struct virtio_blk){.pool = NULL};
 }

@@ -71,14 +71,14 @@ static uint8_t isr_read(struct virtio_pci *p)
 /* 4.1.5.1.2.1: a vector that does not exist reads back as NO_VECTOR. */
 static uint16_t checked_vector(const struct virtio_pci *p, uint16_t vector)
 {
-    return vector <= p->v->ops->nqueue ? vector : VIRTIO_NO_VECTOR;
+    return vector <= p->v->nqueue ? vector : VIRTIO_NO_VECTOR;
 }
 
 /* ---- common configuration ---- */
 
 static struct virtio_queue *selected(struct virtio_pci *p)
 {
-    return p->queue_sel < p->v->ops->nqueue ? &p->v->queue[p->queue_sel] : NULL;
+    return p->queue_sel < p->v->nqueue ? &p->v->queue[p->queue_sel] : NULL;
 }
 
 /* The structure as the driver sees it now. Nothing in it has a side effect when read. */
@@ -93,8 +93,9 @@ static void common_image(struct virtio_pci *p, uint8_t *c)
     store_le32(c + C_FEATURE_SEL, p->feature_sel);
     store_le32(c + C_DRIVER_SEL, p->driver_sel);
     store_le16(c + C_CONFIG_VECTOR, p->config_vector);
-    store_le16(c + C_NUM_QUEUES, (uint16_t)p->v->ops->nqueue);
+    store_le16(c + C_NUM_QUEUES, (uint16_t)p->v->nqueue);
     c[C_STATUS] = virtio_status(p->v);
+    c[C_GENERATION] = p->v->generation;
     store_le16(c + C_QUEUE_SEL, p->queue_sel);
     const struct virtio_queue *q = selected(p);
     if (!q)
@@ -324,7 +325,7 @@ static int add_caps(struct virtio_pci *p, struct error *e)
     if (at >= 0 && ops->config_len)
         at = add_cap(p, CAP_DEVICE, VIRTIO_PCI_DEVICE, ops->config_len, 0, e);
     if (at >= 0)
-        at = add_cap(p, CAP_NOTIFY, VIRTIO_PCI_NOTIFY, NOTIFY_STRIDE * ops->nqueue, 4, e);
+        at = add_cap(p, CAP_NOTIFY, VIRTIO_PCI_NOTIFY, NOTIFY_STRIDE * p->v->nqueue, 4, e);
     if (at < 0)
         return at;
     store_le32(p->pci.cfg + at + CAP_LEN, NOTIFY_STRIDE);
@@ -352,7 +353,7 @@ int virtio_pci_init(struct virtio_pci *p, struct pci_bus *bus, unsigned devfn, s
         return rc;
     rc = pci_bar_add(&p->pci, 0, false, false, false, VIRTIO_PCI_BAR_LEN, &bar_ops, p, e);
     if (!rc)
-        rc = pci_msix_add(&p->pci, MSIX_BAR, v->ops->nqueue + 1, e);
+        rc = pci_msix_add(&p->pci, MSIX_BAR, v->nqueue + 1, e);
     if (!rc)
         rc = add_caps(p, e);
     if (rc) {

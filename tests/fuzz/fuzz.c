@@ -97,6 +97,16 @@ struct blk *fuzz_disk(struct fuzz *f, bool readonly)
     return &d->blk;
 }
 
+void fuzz_resize(struct fuzz *f)
+{
+    if (!f->ndisk)
+        return;
+    struct blk *b = &f->disk[0].blk;
+    b->size = b->size == FUZZ_DISK_SIZE ? FUZZ_DISK_SIZE / 3 : FUZZ_DISK_SIZE;
+    if (b->resized)
+        b->resized(b->ctx);
+}
+
 /* ---- the machine ---- */
 
 void fuzz_begin_ram(struct fuzz *f, const uint8_t *data, size_t size, uint64_t ram_size)

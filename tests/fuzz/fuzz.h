@@ -104,6 +104,8 @@ void fuzz_window(struct fuzz *f, struct space *s, uint64_t base, uint32_t len);
 void fuzz_map(struct fuzz *f, const struct chip_desc *d, void *dev);
 
 struct blk *fuzz_disk(struct fuzz *f, bool readonly);
+/* Changes the size of the first disk, if there is one, and tells its device. */
+void fuzz_resize(struct fuzz *f);
 /* Takes what there is room for. */
 struct char_out fuzz_char_out(struct fuzz *f);
 

@@ -93,7 +93,7 @@ static inline void vf_offer(struct fuzz *f, unsigned q)
 /* struct fuzz.extra */
 static inline void vf_extra(struct fuzz *f, uint8_t what)
 {
-    unsigned nqueue = vf.fn.v->ops->nqueue, q = (what >> 3) % nqueue;
+    unsigned nqueue = vf.fn.v->nqueue, q = (what >> 3) % nqueue;
     switch (what & 7) {
     case 0:
         vf_start(f, nqueue, (uint32_t)fuzz_uint(&f->in, 4));
@@ -115,7 +115,12 @@ static inline void vf_extra(struct fuzz *f, uint8_t what)
     case 6: /* a request's header at a buffer */
         store_le32(f->ram.host + VF_BUFFERS + 16ull * fuzz_u8(&f->in), fuzz_u8(&f->in));
         break;
-    case 7: /* an index out of thin air */
+    case 7:
+        if (what & 0x80) { /* the disk's size changes */
+            fuzz_resize(f);
+            break;
+        }
+        /* an index out of thin air */
         store_le16(f->ram.host + VF_AVAIL(q) + 2, fuzz_u16(&f->in));
         break;
     }
@@ -147,7 +152,7 @@ static inline void vf_run(struct fuzz *f, struct virtio_dev *v)
     fuzz_window(f, &f->mem, VF_MSIX, 0x1000);
     fuzz_window(f, &f->port, 0xcf8, 8);
     if (fuzz_u8(&f->in) & 1)
-        vf_start(f, v->ops->nqueue, (uint32_t)fuzz_uint(&f->in, 4));
+        vf_start(f, v->nqueue, (uint32_t)fuzz_uint(&f->in, 4));
     fuzz_run(f);
 }
 

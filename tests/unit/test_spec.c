@@ -97,6 +97,8 @@ static const struct {
     {"disks:\n  - file: disk\n    bus: virtoi\n", 3, 10, "cannot be", "\"virtio\""},
     {"disks:\n  - file: disk\n    readonly: yes\n", 3, 15, "must be true or false", NULL},
     {"disks:\n  - bus: ide\n", 2, 5, "a disk needs \"file\"", NULL},
+    {"disks:\n  - file: disk\n    blocksize: 1024\n", 3, 16, "cannot be", "512 | 4096"},
+    {"disks:\n  - file: disk\n    serial: 123456789012345678901\n", 3, 13, "21 bytes", NULL},
     /* Numbers and sizes. */
     {"cpus: two\n", 1, 7, "whole number from 1 to 32, not \"two\"", NULL},
     {"cpus: 0\n", 1, 7, "from 1 to 32", NULL},
@@ -131,6 +133,7 @@ static const struct {
     {"disks: [empty]\n", 1, 9, "is empty", NULL},
     {"disks: [/dev/null]\n", 1, 9, "is not a file or block device", NULL},
     {"kernel: .\n", 1, 9, "is not a file", NULL},
+    {"disks: [{file: disk, bus: ide, blocksize: 4096}]\n", 1, 9, "512 bytes", "virtio"},
     {"initrd: disk\n", 1, 9, "\"initrd\" needs \"kernel\"", NULL},
     {"cmdline: quiet\n", 1, 10, "\"cmdline\" needs \"kernel\"", NULL},
     {"firmware: none\n", 1, 11, "without firmware", NULL},
@@ -267,9 +270,10 @@ static void test_hostile_bulk(void **state)
  * not, but neither a crash nor a leak (the sanitizer build watches). */
 static void test_mutations(void **state)
 {
-    static const char full[] = "name: vm-1\nengine: interp\ncpus: 2\nmemory: 64MiB\nboot: [disk]\n"
-                               "disks:\n  - disk\n  - {file: \"disk\", bus: ide, readonly: true}\n"
-                               "serial: {file: out}\nclock: utc # end\n";
+    static const char full[] =
+        "name: vm-1\nengine: interp\ncpus: 2\nmemory: 64MiB\nboot: [disk]\n"
+        "disks:\n  - disk\n  - {file: \"disk\", bus: ide, readonly: true,\n"
+        "     serial: A1, blocksize: 512}\nserial: {file: out}\nclock: utc # end\n";
     char text[sizeof full];
     struct spec s;
 

@@ -14,6 +14,8 @@
 #define DATA    0x21000u
 #define STATUS  0x20800u
 #define F_FLUSH (1ull << 9)
+#define F_WCE   (1ull << 11)
+#define F_MQ    (1ull << 12)
 #define BASE    (VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_RING_RESET)
 
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_ZERO = 13 };
@@ -49,7 +51,7 @@ static void fake_close(struct blk *b)
 
 static const struct blk_driver fake_driver = {
     .name = "fake", .submit = fake_submit, .close = fake_close};
-static struct blk fake = {&fake_driver, DISK, false};
+static struct blk fake = {.drv = &fake_driver, .size = DISK};
 
 /* Carries out and completes the request that waits at position i. */
 static void complete(unsigned i, int result)
@@ -74,25 +76,31 @@ static void complete(unsigned i, int result)
 
 static struct virtio_blk dev;
 static struct drv drv;
-static unsigned irqs, config_irqs;
+static unsigned irqs, irqs1, config_irqs;
 
 static void on_interrupt(void *transport, int q)
 {
     irqs += q == 0;
+    irqs1 += q == 1;
     config_irqs += q < 0;
 }
 
-static void start_queue(void)
+static void start_queue_n(unsigned q)
 {
-    struct vring *r = &dev.v.queue[0].ring;
-    drv = drv_at(0, 256);
+    struct vring *r = &dev.v.queue[q].ring;
+    drv = drv_at(q, 256);
     memset(ram.host + drv.avail, 0, 0x1000);
     memset(ram.host + drv.used, 0, 0x1000);
     r->desc = drv.desc;
     r->avail = drv.avail;
     r->used = drv.used;
-    virtio_queue_enable(&dev.v, 0);
+    virtio_queue_enable(&dev.v, q);
     assert_true(r->enabled);
+}
+
+static void start_queue(void)
+{
+    start_queue_n(0);
 }
 
 static void start_driver(uint64_t features)
@@ -109,11 +117,14 @@ static void start_driver(uint64_t features)
 
 static int setup(void **state)
 {
-    npending = submitted = irqs = config_irqs = 0;
+    npending = submitted = irqs = irqs1 = config_irqs = 0;
     fake.readonly = false;
+    fake.size = DISK;
+    const struct virtio_blk_config cfg = {
+        .blk = &fake, .serial = "SERIAL-0123456789-too-long", .queues = 2, .block_size = 512};
     for (unsigned i = 0; i < DISK; i++)
         disk[i] = (uint8_t)(i / 512 + 1);
-    if (guest_init() || virtio_blk_init(&dev, &space, &fake, "SERIAL-0123456789-too-long", NULL))
+    if (guest_init() || virtio_blk_init(&dev, &space, &cfg, NULL))
         return -1;
     dev.v.interrupt = on_interrupt;
     dev.v.dma = true;
@@ -173,6 +184,11 @@ static void configuration(void **state)
     assert_int_equal(load_le32(c + 12), 254);
     assert_int_equal(load_le32(c + 20), 512);
     assert_int_equal(load_le32(c + 40), 1);
+    assert_int_equal(c[24], 3); /* 8 blocks of 512 are a page */
+    assert_int_equal(load_le16(c + 26), 8);
+    assert_int_equal(load_le32(c + 28), 128);
+    assert_int_equal(c[32], 1);
+    assert_int_equal(load_le16(c + 34), 2);
     uint8_t b;
     dev.v.ops->config_read(&dev.v, 59, &b, 1);
     assert_true(virtio_offered(&dev.v) & (1u << 13));
@@ -199,13 +215,108 @@ static void without_flush_a_write_is_durable(void **state)
     start_driver(BASE);
     add(0, T_OUT, 0, DATA, 512, false);
     virtio_kick(&dev.v, 0);
-    complete(0, 0);
-    assert_int_equal(npending, 1);
-    assert_int_equal(pending[0]->op, BLK_FLUSH);
-    assert_int_equal(drv_used_idx(&drv), 0);
+    assert_true(pending[0]->fua);
     complete(0, 0);
     assert_int_equal(drv_used_idx(&drv), 1);
     assert_int_equal(ram.host[STATUS], S_OK);
+}
+
+static uint8_t writeback(void)
+{
+    uint8_t b;
+    dev.v.ops->config_read(&dev.v, 32, &b, 1);
+    return b;
+}
+
+static void set_writeback(uint8_t b)
+{
+    dev.v.ops->config_write(&dev.v, 32, &b, 1);
+}
+
+static bool next_write_is_fua(void)
+{
+    add(0, T_OUT, 0, DATA, 512, false);
+    virtio_kick(&dev.v, 0);
+    bool fua = pending[0]->fua;
+    complete(0, 0);
+    return fua;
+}
+
+static void the_write_cache_can_be_switched_off(void **state)
+{
+    start_driver(BASE | F_FLUSH | F_WCE);
+    assert_int_equal(writeback(), 1);
+    assert_false(next_write_is_fua());
+    set_writeback(0);
+    assert_int_equal(writeback(), 0);
+    assert_int_equal(npending, 1); /* what was in the cache */
+    assert_int_equal(pending[0]->op, BLK_FLUSH);
+    set_writeback(1);
+    set_writeback(0);
+    assert_int_equal(npending, 1); /* one at a time */
+    complete(0, 0);
+    assert_true(next_write_is_fua());
+    put_header(HDR, T_ZERO, 0);
+    set_writeback(1);
+    assert_false(next_write_is_fua());
+    set_writeback(0);
+    complete(0, 0);
+    virtio_set_status(&dev.v, 0);
+    start_driver(BASE | F_FLUSH | F_WCE); /* a reset switches it on */
+    assert_int_equal(writeback(), 1);
+    virtio_set_status(&dev.v, 0);
+    start_driver(BASE | F_WCE);
+    assert_int_equal(writeback(), 0);
+    virtio_set_status(&dev.v, 0);
+    start_driver(BASE | F_FLUSH);
+    set_writeback(0); /* not negotiated */
+    assert_false(next_write_is_fua());
+}
+
+static void each_queue_has_its_own_requests(void **state)
+{
+    start_driver(BASE | F_FLUSH | F_MQ);
+    struct drv drv0 = drv;
+    start_queue_n(1);
+    struct drv drv1 = drv;
+    drv = drv0;
+    add(0, T_IN, 0, DATA, 512, true);
+    for (unsigned i = 0; i < 99; i++)
+        drv_add(&drv, 0);
+    virtio_kick(&dev.v, 0);
+    assert_int_equal(npending, 64);
+    drv = drv1;
+    add(1, T_IN, 5, DATA + 512, 512, true);
+    virtio_kick(&dev.v, 1);
+    assert_int_equal(npending, 65); /* although queue 0 has used up what it may */
+    complete(64, 0);
+    assert_int_equal(drv_used_idx(&drv1), 1);
+    assert_int_equal(drv_used_idx(&drv0), 0);
+    assert_int_equal(ram.host[DATA + 512], 6);
+    assert_int_equal(irqs, 0);
+    assert_int_equal(irqs1, 1);
+    virtio_queue_reset(&dev.v, 0); /* leaves the other alone */
+    add(1, T_IN, 6, DATA + 512, 512, true);
+    virtio_kick(&dev.v, 1);
+    complete(64, 0);
+    assert_int_equal(drv_used_idx(&drv1), 2);
+    assert_true(dev.v.queue[0].draining);
+}
+
+static void a_new_size_is_told(void **state)
+{
+    fake.resized(fake.ctx); /* nobody listens yet */
+    assert_int_equal(config_irqs, 0);
+    start_driver(BASE | F_FLUSH);
+    uint8_t generation = dev.v.generation, c[8];
+    fake.size = DISK / 2;
+    fake.resized(fake.ctx);
+    assert_int_equal(config_irqs, 1);
+    assert_int_not_equal(dev.v.generation, generation);
+    dev.v.ops->config_read(&dev.v, 0, c, sizeof c);
+    assert_int_equal(load_le64(c), DISK / 2 / 512);
+    assert_int_equal(request(T_IN, DISK / 1024, DATA, 512, true), S_IOERR);
+    assert_int_equal(request(T_IN, DISK / 1024 - 1, DATA, 512, true), S_OK);
 }
 
 static void out_of_order(void **state)
@@ -542,6 +653,9 @@ int main(void)
         T(configuration),
         T(reads_and_writes),
         T(without_flush_a_write_is_durable),
+        T(the_write_cache_can_be_switched_off),
+        T(each_queue_has_its_own_requests),
+        T(a_new_size_is_told),
         T(out_of_order),
         T(any_framing),
         T(id_is_cut_to_20),

@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""disk_buses.py SOSIA - Linux on every kind of disk controller: what it finds out about the disks,
+reading, writing, discarding. Long: fio checks what it wrote, on each bus.
+"""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from guest import ANSWER, BOOT, LONG, SLOW, Guest, need
+from packages import busybox_initrd, copy_program, one, package, sample
+from tap import case, expect, run_tests
+
+PROMPT = "guest:# "
+MIB = 1 << 20
+SIZE = 24 * MIB
+FIO = 600 * SLOW  # seconds for one run of it
+MODULES = ["virtio_pci", "virtio_blk", "ata_piix", "sd_mod"]
+APPLETS = "insmod blockdev blkdiscard sync find sort cut tr cmp readlink basename tail mkdir"
+DEVICE = {"virtio": "vd", "ide": "sd"}
+OWNER = {"virtio": "/virtio", "ide": "/ata"}  # a part of the device's path in /sys
+BUSES = list(DEVICE)
+TRIM = ["virtio"]
+
+
+def modules(root):
+    """Copies the modules and what they need; /load inserts them."""
+    need("depmod", "modprobe")
+    kernel = package("linux-image-amd64", names="linux-image-6")
+    release = one(kernel, "lib/modules/*").name
+    env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if not (kernel / "lib/modules" / release / "modules.dep").exists():
+        subprocess.run(["depmod", "-b", kernel, release], check=True, env=env)
+    paths = []
+    for module in MODULES:
+        out = subprocess.run(["modprobe", "-d", kernel, "-S", release, "--show-depends", module],
+                             check=True, env=env, capture_output=True, text=True).stdout
+        paths += [line.split()[1] for line in out.splitlines() if line.startswith("insmod")]
+    paths = list(dict.fromkeys(paths))
+    (root / "modules").mkdir()
+    for path in paths:
+        shutil.copy(path, root / "modules")
+    load = "".join(f"insmod /modules/{os.path.basename(p)}\n" for p in paths)
+    (root / "load").write_text("#!/bin/sh\n" + load, encoding="utf-8")
+    (root / "load").chmod(0o755)
+    for applet in APPLETS.split():
+        (root / "bin" / applet).symlink_to("busybox")
+
+
+def with_fio(root):
+    modules(root)
+    copy_program("fio", "usr/bin/fio", root)
+
+
+def spec_of(folder, disks, fill, cpus):
+    kernel = one(package("linux-image-amd64", names="linux-image-6"), "boot/vmlinuz-*")
+    return {"memory": "384M", "cpus": cpus, "kernel": str(kernel), "cmdline": "console=ttyS0",
+            "initrd": busybox_initrd(pathlib.Path(folder) / "initrd", fill=fill), "disks": disks}
+
+
+def image(folder, name):
+    path = pathlib.Path(folder) / name
+    path.write_bytes(os.urandom(SIZE))
+    return path
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest()
+
+
+def log_in(g):
+    g.boot(2 * BOOT, PROMPT)
+    g.ask("/load", 2 * ANSWER)
+
+
+def find(g, bus, size=SIZE):
+    """The name of the disk on a bus, once it is there: ATA and SCSI are probed in the background."""
+    for _ in range(30):
+        for name in g.ask("ls /sys/block").split():
+            if not name.startswith(DEVICE[bus]):
+                continue
+            if g.ask(f"cat /sys/block/{name}/size") == str(size // 512) and \
+                    OWNER[bus] in g.ask(f"readlink -f /sys/block/{name}"):
+                return name
+        g.ask("sleep 1")
+    expect(False, f"no disk on {bus}:", g.text[-1500:])
+
+
+def reads_and_writes(g, disk, path):
+    """What the guest reads is the image, what it writes reaches it."""
+    before = path.read_bytes()
+    expect(g.ask(f"md5sum </dev/{disk}", 4 * ANSWER).split()[0] == md5(before),
+           f"{disk} reads wrong")
+    g.ask(f"dd if=/dev/urandom of=/new bs=64k count=40 && "
+          f"dd if=/new of=/dev/{disk} bs=64k seek=17 conv=notrunc,fsync", 2 * ANSWER)
+    new = g.ask("md5sum </new").split()[0]
+    after = path.read_bytes()
+    part = slice(17 * 65536, 57 * 65536)
+    expect(md5(after[part]) == new, f"{disk}: what was written did not arrive")
+    expect(after[:part.start] == before[:part.start] and after[part.stop:] == before[part.stop:],
+           f"{disk}: something else was written too")
+    g.ask("echo 3 >/proc/sys/vm/drop_caches")
+    expect(g.ask(f"dd if=/dev/{disk} bs=64k skip=17 count=40 2>/dev/null | md5sum").split()[0]
+           == new, f"{disk}: what was written reads back changed")
+
+
+def discards(g, disk, path):
+    """Discarded blocks read as zeroes here, since the image is a sparse file; so do zeroed ones."""
+    before = path.read_bytes()
+    g.ask(f"blkdiscard -o {4 * MIB} -l {2 * MIB} /dev/{disk}")
+    after = path.read_bytes()
+    part = slice(4 * MIB, 6 * MIB)
+    expect(not any(after[part]), f"{disk}: the discard did not reach the image")
+    expect(after[:part.start] == before[:part.start] and after[part.stop:] == before[part.stop:],
+           f"{disk}: something else was discarded too")
+
+
+def quiet(g):
+    said = g.ask("dmesg | grep -iE 'i/o error|exception emask|timed out|resetting|failed command|"
+                 "bug:|oops|call trace'", code=None)
+    expect(said == "", "the kernel is not content:\n", said)
+
+
+def every_bus(folder, prog):
+    """a disk on each bus: found, read, written, discarded; serial numbers, queues"""
+    sample()
+    images = {bus: image(folder, bus) for bus in BUSES}
+    disks = [{"file": str(images[bus]), "bus": bus, "serial": f"No-{bus}"} for bus in BUSES]
+    with Guest(prog, folder, spec_of(folder, disks, modules, 2)) as g:
+        log_in(g)
+        for bus in BUSES:
+            disk = find(g, bus)
+            reads_and_writes(g, disk, images[bus])
+            if bus in TRIM:
+                discards(g, disk, images[bus])
+        disk = find(g, "virtio")
+        expect(g.ask(f"cat /sys/block/{disk}/serial") == "No-virtio", g.text[-300:])
+        expect(g.ask(f"ls /sys/block/{disk}/mq | grep -c .") == "2", "not a queue for each vCPU")
+        expect(g.ask(f"cat /sys/block/{disk}/queue/physical_block_size") == "4096", "topology")
+        g.ask(f"echo write through >/sys/block/{disk}/cache_type")
+        g.ask(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
+        quiet(g)
+        g.send("poweroff -f\r")
+        g.end(0)
+
+
+def fio(folder, prog, bus):
+    """Random writes of several sizes and depths, each checked by fio; twice."""
+    path = image(folder, bus)
+    disks = [{"file": str(path), "bus": bus}]
+    with Guest(prog, folder, spec_of(folder, disks, with_fio, 2)) as g:
+        log_in(g)
+        disk = find(g, bus)
+        for more in ("--bsrange=512-128k --bs_unaligned=0", "--bs=4k --trim_backlog=8",
+                     "--rw=write --bs=1M"):
+            g.ask(f"fio --name=check --filename=/dev/{disk} --direct=1 --ioengine=libaio "
+                  f"--iodepth=32 --rw=randwrite --verify=crc32c --verify_fatal=1 --fsync=64 "
+                  f"--size=24M --output=/log {more}; r=$?; tail -n 40 /log; test $r = 0", FIO)
+        quiet(g)
+        g.send("poweroff -f\r")
+        g.end(0)
+
+
+run_tests([every_bus] + [case(f"fio finds what it wrote: {bus}", fio, bus)
+                         for bus in BUSES if LONG], sys.argv[1])
