@@ -10,7 +10,6 @@
 #ifndef SOSIA_BLOCK_BLOCK_H
 #define SOSIA_BLOCK_BLOCK_H
 
-#include <pthread.h>
 #include <sys/uio.h>
 
 #include "base/error.h"
@@ -18,21 +17,41 @@
 
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_WRITE_ZEROES };
 
+struct blk_req;
+
+/* A part of a request that lies together on the host. */
+struct blk_piece {
+    struct blk_req *req;
+    uint64_t len;
+};
+
+/* The back end's own notes about a request in flight; disk.c explains them. */
+struct blk_note {
+    struct blk_req *prev, *next, *waiters, *last_waiter;
+    uint64_t from, to, seq;
+    struct blk_pieces *pieces;
+    struct blk_piece one;
+    bool reads, started, expanded;
+    int result;
+};
+
 struct blk_req {
     enum blk_op op;
     uint64_t offset;   /* bytes; the device has checked it against blk->size */
     uint64_t len;      /* bytes; for READ and WRITE the sum of the iovec */
     struct iovec *iov; /* READ, WRITE */
     int niov;
-    bool fua; /* WRITE, WRITE_ZEROES: durable when it is done */
+    bool fua;      /* WRITE, WRITE_ZEROES: durable when it is done */
+    bool no_unmap; /* WRITE_ZEROES: the space is to remain allocated */
     void (*done)(struct blk_req *req, int result); /* result: 0 or -errno */
     void *arg;                                     /* the submitter's */
-    struct blk_req *next;                          /* the back end's */
+    struct blk_req *next;                          /* the back end's, like `note` */
+    struct blk_note note;
 };
 
 struct blk {
     const struct blk_driver *drv;
-    uint64_t size; /* bytes, a multiple of 512 (a file's ragged tail reads as zeroes) */
+    uint64_t size; /* bytes, a multiple of 512 (a ragged tail reads as zeroes) */
     bool readonly;
     /* The device's, may be NULL: `size` has changed. Called with the device lock held. */
     void (*resized)(void *ctx);
@@ -44,17 +63,35 @@ struct blk_driver {
     void (*submit)(struct blk *b, struct blk_req *req);
     void (*close)(struct blk *b); /* waits for requests in flight, flushes, frees; lock not held */
     void (*drain)(struct blk *b); /* waits for requests in flight; lock not held */
+    void (*plug)(struct blk *b, bool more);                       /* may be NULL */
+    int (*resize)(struct blk *b, uint64_t size, struct error *e); /* may be NULL */
 };
-
-/* Raw file or block device through a small pool of I/O threads. `dev_lock` is taken around each
- * `done`. The file is locked (OFD lock: shared if read-only) against a second writer. ERR_IO,
- * ERR_BUSY. */
-int blk_open_raw(const char *path, bool readonly, pthread_mutex_t *dev_lock, struct blk **out,
-                 struct error *e);
 
 static inline void blk_submit(struct blk *b, struct blk_req *req)
 {
     b->drv->submit(b, req);
+}
+
+/* Between the two calls requests may be collected, to be sent to the host together. For a device
+ * that finds several in its queue; on one thread, with the device lock held all the while. */
+static inline void blk_plug(struct blk *b)
+{
+    if (b->drv->plug)
+        b->drv->plug(b, true);
+}
+
+static inline void blk_unplug(struct blk *b)
+{
+    if (b->drv->plug)
+        b->drv->plug(b, false);
+}
+
+/* Changes the size of the disk and tells the device (`resized`). Blocks; lock not held. */
+static inline int blk_resize(struct blk *b, uint64_t size, struct error *e)
+{
+    if (!b->drv->resize)
+        return error_set(e, ERR_STATE, "this disk cannot change its size");
+    return b->drv->resize(b, size, e);
 }
 
 /* Waits until nothing that was submitted is in flight: no memory is written behind a reset. NULL is

@@ -9,11 +9,14 @@
 static const char *const engine_words[] = {"auto", "interp", "jit", "lockstep", NULL};
 static const char *const firmware_words[] = {"auto", "seabios", "none", NULL};
 static const char *const bus_words[] = {"ide", "virtio", NULL};
+static const char *const backing_words[] = {"inside", "anywhere", NULL};
 static const char *const block_size_words[] = {"512", "4096", NULL};
 static const char *const boot_words[] = {"disk", "cdrom", "floppy", NULL};
 static const char *const serial_words[] = {"terminal", "file", "none", NULL};
 static const char *const console_words[] = {"none", "terminal", NULL};
 static const char *const clock_words[] = {"utc", "localtime", NULL};
+
+const char *const spec_format_words[] = {"auto", "raw", NULL};
 
 #define FIELD(f) offsetof(struct spec, f)
 
@@ -80,7 +83,7 @@ const struct spec_key spec_schema[] = {
     {.name = "disks",
      .parse = spec_parse_disks,
      .form = "[PATH | {file: PATH, bus: virtio | ide, readonly: true, ...}, ...]",
-     .help = "disk images (raw) or block devices; a plain path is a writable virtio disk"},
+     .help = "disk images or block devices; a plain path is a writable virtio disk"},
     {.name = "cdrom",
      .parse = spec_parse_path,
      .offset = FIELD(cdrom),
@@ -140,6 +143,20 @@ const struct spec_key spec_disk_schema[] = {
      .form = "true | false",
      .def = "false",
      .help = "the guest cannot write"},
+    {.name = "format",
+     .parse = spec_parse_word,
+     .offset = offsetof(struct spec_disk, format),
+     .form = "auto | raw",
+     .def = "auto",
+     .help = "the image's format; auto: found out from its first bytes",
+     .words = spec_format_words},
+    {.name = "backing",
+     .parse = spec_parse_word,
+     .offset = offsetof(struct spec_disk, backing),
+     .form = "inside | anywhere",
+     .def = "inside",
+     .help = "where the files may lie that the image names: in its folder, or anywhere",
+     .words = backing_words},
     {.name = "serial",
      .parse = spec_parse_text,
      .offset = offsetof(struct spec_disk, serial),

@@ -22,6 +22,8 @@ enum spec_serial { SPEC_SERIAL_TERMINAL, SPEC_SERIAL_FILE, SPEC_SERIAL_NONE };
 enum spec_console { SPEC_CONSOLE_NONE, SPEC_CONSOLE_TERMINAL };
 enum spec_clock { SPEC_CLOCK_UTC, SPEC_CLOCK_LOCALTIME };
 
+enum spec_backing { SPEC_BACKING_INSIDE, SPEC_BACKING_ANYWHERE };
+
 #define SPEC_MAX_DISKS  16
 #define SPEC_MAX_BOOT   3
 #define SPEC_MAX_SERIAL 20 /* what every kind of disk has room for */
@@ -30,6 +32,8 @@ struct spec_disk {
     char *file; /* resolved path */
     enum spec_bus bus;
     bool readonly;
+    unsigned format; /* position in spec_format_words */
+    enum spec_backing backing;
     char *serial; /* as the guest sees it; NULL: made up */
     enum spec_block_size block_size;
 };
@@ -64,6 +68,9 @@ int spec_load(const char *path, const char *const *set, unsigned nset, struct sp
  * ERR_SPEC. */
 int spec_check(const struct spec *s, struct error *e);
 void spec_fini(struct spec *s); /* a failed spec_load() leaves nothing to free */
+
+/* "auto", then the names of image formats; NULL at the end. */
+extern const char *const spec_format_words[];
 
 /* The keys with their forms and help, for people. */
 void spec_print_help(FILE *out);

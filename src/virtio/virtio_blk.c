@@ -301,6 +301,7 @@ static void pump(struct virtio_blk *d, unsigned q)
     bool finished = false;
     unsigned left = KICK_LIMIT;
     vq->starved = false;
+    blk_plug(d->blk);
     for (; vq->free && left; left--) {
         struct vblk_req *r = vq->free;
         if (!virtio_pop(&d->v, q, &r->chain))
@@ -308,6 +309,7 @@ static void pump(struct virtio_blk *d, unsigned q)
         vq->free = r->next_free;
         finished |= start(d, r);
     }
+    blk_unplug(d->blk);
     vq->starved = !vq->free;
     if (!left && !vq->starved)
         vring_rearm(&d->v.queue[q].ring);

@@ -147,19 +147,6 @@ static int64_t wall_clock(const struct spec *s)
     return (int64_t)now + tm.tm_gmtoff;
 }
 
-static int open_disks(struct vm *vm, struct error *e)
-{
-    const struct spec *s = vm->spec;
-    int rc = 0;
-    for (unsigned n = 0; n < s->ndisk && !rc; n++)
-        rc = blk_open_raw(s->disk[n].file, s->disk[n].readonly, &vm->lock, &vm->disk[n], e);
-    if (!rc && s->cdrom)
-        rc = blk_open_raw(s->cdrom, true, &vm->lock, &vm->cdrom, e);
-    if (!rc && s->floppy)
-        rc = blk_open_raw(s->floppy, false, &vm->lock, &vm->floppy, e);
-    return rc;
-}
-
 /* The terminal as the far end of the device with these ends. spec_check() lets no second have it.
  */
 static int open_terminal(struct vm *vm, struct char_out *out, struct char_ready *ready,
@@ -225,7 +212,7 @@ static int build(struct vm *vm, struct error *e)
     if (!rc)
         rc = vm_loop_init(vm, e);
     if (!rc)
-        rc = open_disks(vm, e);
+        rc = vm_open_disks(vm, e);
     if (rc)
         return rc;
     struct pc_config cfg = {

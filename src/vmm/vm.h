@@ -85,9 +85,10 @@ bool vm_vcpu_may_run(struct vm *vm);
 void vm_setup_cpu(struct vm *vm, struct x86_cpu *c);
 
 /* ---- between vm.c and its parts ---- */
-struct pc_host vm_pc_host(struct vm *vm);         /* vm_bus.c */
-void vm_code_written(void *vm);                   /* vm_bus.c, for struct ram */
-int vm_loop_init(struct vm *vm, struct error *e); /* vm_loop.c */
+struct pc_host vm_pc_host(struct vm *vm);          /* vm_bus.c */
+void vm_code_written(void *vm);                    /* vm_bus.c, for struct ram */
+int vm_open_disks(struct vm *vm, struct error *e); /* vm_disks.c */
+int vm_loop_init(struct vm *vm, struct error *e);  /* vm_loop.c */
 void vm_loop_fini(struct vm *vm);
 void vm_post_all(struct vm *vm, uint32_t bits);
 /* vm_engine.c: the engine that the spec asks for; NULL with ERR_HOST: none that this host can run.

@@ -1,4 +1,7 @@
-/* test_raw.c - raw images: transfers, the end of the file, zeroing, flushing, locks, bad files. */
+/*
+ * test_disk.c - a raw image as a disk: transfers, the end of the file, zeroing, flushing, locks,
+ * bad files. All of it twice: through io_uring where the host allows it, and by threads.
+ */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +19,8 @@
 
 #include "base/endian.h"
 #include "base/log.h"
-#include "block/block.h"
+#include "block/disk.h"
+#include "block/image.h"
 
 #define IMAGE_SIZE (64 * 1024)
 
@@ -91,17 +95,33 @@ static off_t file_size(const char *path)
     return st.st_size;
 }
 
+static enum disk_io io;
+
+static int try_open(const char *path, bool readonly, struct blk **out, struct error *e)
+{
+    struct node *top = NULL;
+    int rc =
+        image_open(path, &(struct image_options){.format = "raw", .readonly = readonly}, &top, e);
+    if (rc)
+        return rc;
+    rc = disk_open(top, &(struct disk_options){.io = io}, &dev_lock, out, e);
+    if (rc)
+        node_close(top);
+    return rc;
+}
+
 static struct blk *open_image(bool readonly)
 {
     struct blk *b = NULL;
     struct error e = {0};
-    if (blk_open_raw(image, readonly, &dev_lock, &b, &e))
+    if (try_open(image, readonly, &b, &e))
         fail_msg("%s", e.msg);
     return b;
 }
 
 static int setup(void **state)
 {
+    io = *(const enum disk_io *)*state;
     strcpy(dir, "/tmp/sosia-raw-XXXXXX");
     if (!mkdtemp(dir))
         return -1;
@@ -306,13 +326,13 @@ static void second_writer_is_refused(void **state)
 {
     struct blk *b = open_image(false), *other = NULL;
     struct error e = {0};
-    assert_int_equal(blk_open_raw(image, false, &dev_lock, &other, &e), ERR_BUSY);
+    assert_int_equal(try_open(image, false, &other, &e), ERR_BUSY);
     assert_non_null(strstr(e.msg, image));
-    assert_non_null(strstr(e.msg, "another process uses it"));
-    assert_int_equal(blk_open_raw(image, true, &dev_lock, &other, &e), ERR_BUSY);
+    assert_non_null(strstr(e.msg, "another disk of this VM"));
+    assert_int_equal(try_open(image, true, &other, &e), ERR_BUSY);
     pid_t pid = fork();
     if (pid == 0)
-        _exit(blk_open_raw(image, false, &dev_lock, &other, &e) == ERR_BUSY ? 0 : 1);
+        _exit(try_open(image, false, &other, &e) == ERR_BUSY ? 0 : 1);
     int status;
     waitpid(pid, &status, 0);
     assert_int_equal(status, 0);
@@ -324,7 +344,7 @@ static void readers_share(void **state)
 {
     struct blk *a = open_image(true), *b = open_image(true), *c = NULL;
     struct error e = {0};
-    assert_int_equal(blk_open_raw(image, false, &dev_lock, &c, &e), ERR_BUSY);
+    assert_int_equal(try_open(image, false, &c, &e), ERR_BUSY);
     blk_close(a);
     blk_close(b);
 }
@@ -333,7 +353,7 @@ static void refuse(const char *path, bool readonly, int code, const char *says)
 {
     struct blk *b = NULL;
     struct error e = {0};
-    assert_int_equal(blk_open_raw(path, readonly, &dev_lock, &b, &e), code);
+    assert_int_equal(try_open(path, readonly, &b, &e), code);
     assert_null(b);
     if (!strstr(e.msg, says) || !strstr(e.msg, path))
         fail_msg("'%s' lacks '%s'", e.msg, says);
@@ -357,6 +377,20 @@ static void unusable_files_are_named(void **state)
     refuse(image, false, ERR_FORMAT, "empty");
 }
 
+/* Not where the kernel lacks it, or its administrator or a container forbids it. */
+static bool has_uring(void)
+{
+    const enum disk_io want = DISK_IO_URING;
+    void *state = (void *)(uintptr_t)&want;
+    struct blk *b = NULL;
+    struct error e = {0};
+    setup(&state);
+    int rc = try_open(image, true, &b, &e);
+    blk_close(b);
+    teardown(NULL);
+    return rc == 0;
+}
+
 int main(void)
 {
     log_set_level(LOG_ERROR);
@@ -375,5 +409,18 @@ int main(void)
         T(readers_share),
         T(unusable_files_are_named),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    static const enum disk_io ways[] = {DISK_IO_URING, DISK_IO_THREADS};
+    struct CMUnitTest all[2 * ARRAY_LEN(tests)];
+    static char name[ARRAY_LEN(all)][96];
+    size_t n = 0;
+    for (unsigned way = !has_uring(); way < 2; way++)
+        for (size_t i = 0; i < ARRAY_LEN(tests); i++) {
+            snprintf(name[n], sizeof name[n], "%s, %s", tests[i].name,
+                     way ? "threads" : "io_uring");
+            all[n] = tests[i];
+            all[n].initial_state = (void *)(uintptr_t)&ways[way];
+            all[n].name = name[n];
+            n++;
+        }
+    return _cmocka_run_group_tests("disk", all, n, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /*
- * fuzz_raw.c - opening a raw image of any length, and requests on it in any order. Input: length
+ * fuzz_disk.c - opening a raw image of any length, and requests on it in any order. Input: length
  * of the file (3 bytes), flags, then a record for each request.
  */
 #define _GNU_SOURCE
@@ -10,6 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "block/disk.h"
+#include "block/image.h"
 #include "fuzz.h"
 
 #define REQUESTS 16
@@ -62,6 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_in in = {data, size};
     struct blk *b = NULL;
+    struct node *top = NULL;
     struct error e = {0};
     char path[64];
     unsigned n = 0;
@@ -72,13 +75,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (flags & 2 && in.left) /* an image's first bytes may look like another format */
         FUZZ_REQUIRE(write(fd, in.p, in.left < len ? in.left : len) >= 0);
-    int rc = blk_open_raw(path, flags & 1, &lock, &b, &e);
-    if (rc) {
+    struct image_options o = {.format = flags & 16 ? "auto" : "raw", .readonly = flags & 1};
+    if (image_open(path, &o, &top, &e)) {
         FUZZ_REQUIRE(e.code && e.msg[0]);
         close(fd);
         return 0;
     }
-    FUZZ_REQUIRE(b->size % 512 == 0 && b->size >= len);
+    top->granularity = flags & 32 ? 4096 : 1;
+    struct disk_options how = {.io = flags & 64 ? DISK_IO_THREADS : DISK_IO_AUTO};
+    FUZZ_REQUIRE(disk_open(top, &how, &lock, &b, &e) == 0);
+    FUZZ_REQUIRE(b->size % 512 == 0 && ((flags & 16) || b->size >= len));
     for (; in.left && n < REQUESTS; n++) {
         pthread_mutex_lock(&lock);
         request(b, &r[n], &in);

@@ -1,0 +1,199 @@
+/*
+ * disk.c - a tree of nodes as a disk of the VM. How it works is in disk_core.h.
+ */
+#include "block/disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "block/disk_core.h"
+
+#define SECTOR 512u
+
+static struct disk *disk_of(struct blk *b)
+{
+    return CONTAINER_OF(b, struct disk, blk);
+}
+
+/* In whole sectors, as devices count. */
+static uint64_t size_of(const struct node *top)
+{
+    uint64_t size = min_u64(node_size(top), INT64_MAX - SECTOR);
+    return (size + SECTOR - 1) & ~(uint64_t)(SECTOR - 1);
+}
+
+/* What the nodes need not be asked for. */
+static int refuse(const struct disk *d, const struct blk_req *req)
+{
+    if (req->op != BLK_FLUSH && !range_within(req->offset, req->len, d->blk.size))
+        return -EINVAL;
+    if (req->op != BLK_FLUSH && req->op != BLK_READ && d->blk.readonly)
+        return -EROFS;
+    return 0;
+}
+
+/* With `lock` held. */
+static void begin(struct disk *d, struct blk_req *req)
+{
+    req->note.result = refuse(d, req);
+    if (req->note.result || req->op == BLK_FLUSH)
+        disk_slow(d, req);
+    else
+        disk_gate_enter(d, req);
+}
+
+static void disk_submit(struct blk *b, struct blk_req *req)
+{
+    struct disk *d = disk_of(b);
+    req->note = (struct blk_note){0};
+    pthread_mutex_lock(&d->lock);
+    d->inflight++;
+    if (d->hold) {
+        req_push(&d->held, req);
+        d->nheld++;
+    } else {
+        begin(d, req);
+    }
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void disk_plug(struct blk *b, bool more)
+{
+    struct disk *d = disk_of(b);
+    pthread_mutex_lock(&d->lock);
+    d->plugged = more;
+    if (!more && d->ring)
+        disk_fast_submit(d);
+    pthread_mutex_unlock(&d->lock);
+}
+
+void disk_finish(struct disk *d, struct req_list *list)
+{
+    unsigned n = 0;
+    if (!list->head)
+        return;
+    pthread_mutex_lock(d->dev_lock);
+    for (struct blk_req *req; (req = req_pop(list)); n++)
+        req->done(req, req->note.result);
+    pthread_mutex_unlock(d->dev_lock);
+    pthread_mutex_lock(&d->lock);
+    d->inflight -= n;
+    if (d->inflight == d->nheld)
+        pthread_cond_broadcast(&d->drained);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void disk_drain(struct blk *b)
+{
+    struct disk *d = disk_of(b);
+    pthread_mutex_lock(&d->lock);
+    while (d->inflight)
+        pthread_cond_wait(&d->drained, &d->lock);
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* Nothing but held requests is in flight when it returns; one caller at a time. */
+static void hold(struct disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    while (d->hold)
+        pthread_cond_wait(&d->drained, &d->lock);
+    d->hold = true;
+    while (d->inflight > d->nheld)
+        pthread_cond_wait(&d->drained, &d->lock);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void release(struct disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    d->hold = false;
+    d->nheld = 0;
+    for (struct blk_req *req; (req = req_pop(&d->held));)
+        begin(d, req);
+    pthread_cond_broadcast(&d->drained);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static int disk_resize(struct blk *b, uint64_t size, struct error *e)
+{
+    struct disk *d = disk_of(b);
+    if (size == 0 || size % SECTOR)
+        return error_set(e, ERR_LIMIT, "the size of a disk is a multiple of %u bytes", SECTOR);
+    hold(d);
+    int rc = node_resize(d->top, size, e);
+    pthread_mutex_lock(d->dev_lock);
+    if (size_of(d->top) != b->size) {
+        b->size = size_of(d->top);
+        if (b->resized)
+            b->resized(b->ctx);
+    }
+    /* With the device lock held: begin() reads blk.size, and a held request was checked against
+     * the old one. */
+    release(d);
+    pthread_mutex_unlock(d->dev_lock);
+    return rc;
+}
+
+static void disk_close(struct blk *b)
+{
+    struct disk *d = disk_of(b);
+    disk_drain(b);
+    if (d->ring)
+        uring_close(d->ring);
+    disk_slow_stop(d);
+    if (!d->blk.readonly)
+        node_flush(d->top); /* has logged what went wrong */
+    node_close(d->top);
+    pthread_cond_destroy(&d->wake);
+    pthread_cond_destroy(&d->drained);
+    pthread_mutex_destroy(&d->lock);
+    free(d);
+}
+
+static const struct blk_driver disk_driver = {
+    "disk", disk_submit, disk_close, disk_drain, disk_plug, disk_resize,
+};
+
+static int start_io(struct disk *d, enum disk_io io, struct error *e)
+{
+    int rc = io == DISK_IO_THREADS ? -ENOTSUP : uring_open(&d->ring, disk_fast_done, d);
+    if (rc == 0)
+        return 0;
+    if (io == DISK_IO_URING)
+        return error_errno(e, ERR_HOST, -rc, "this host allows no io_uring");
+    log_debug("disk I/O by threads: %s",
+              io == DISK_IO_THREADS ? "as told" : "no io_uring on this host");
+    int err = disk_slow_start(d);
+    return err ? error_errno(e, ERR_HOST, err, "cannot start an I/O thread") : 0;
+}
+
+int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *dev_lock,
+              struct blk **out, struct error *e)
+{
+    struct disk *d = calloc(1, sizeof *d);
+    if (!d)
+        return error_set(e, ERR_NOMEM, "out of memory");
+    uint64_t granule = top->granularity;
+    *d = (struct disk){.blk = {&disk_driver, size_of(top), top->readonly},
+                       .top = top,
+                       .granule = granule > 1 && !(granule & (granule - 1)) ? granule : 1,
+                       .dev_lock = dev_lock,
+                       .max_workers = DISK_WORKERS};
+    pthread_mutex_init(&d->lock, NULL);
+    pthread_cond_init(&d->wake, NULL);
+    pthread_cond_init(&d->drained, NULL);
+    int rc = start_io(d, o->io, e);
+    if (rc) {
+        pthread_cond_destroy(&d->wake);
+        pthread_cond_destroy(&d->drained);
+        pthread_mutex_destroy(&d->lock);
+        free(d);
+        return rc;
+    }
+    *out = &d->blk;
+    return 0;
+}

@@ -1,0 +1,27 @@
+/*
+ * disk.h - a tree of nodes as a disk of the VM: asynchronous, through block.h.
+ */
+#ifndef SOSIA_BLOCK_DISK_H
+#define SOSIA_BLOCK_DISK_H
+
+#include <pthread.h>
+
+#include "block/block.h"
+#include "block/node.h"
+
+enum disk_io {
+    DISK_IO_AUTO,  /* io_uring if the host allows it, else threads */
+    DISK_IO_URING, /* ERR_HOST if it does not */
+    DISK_IO_THREADS,
+};
+
+struct disk_options {
+    enum disk_io io;
+};
+
+/* Takes over `top` when it succeeds. `dev_lock` is taken around each `done`. ERR_NOMEM, ERR_HOST.
+ */
+int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *dev_lock,
+              struct blk **out, struct error *e);
+
+#endif

@@ -1,0 +1,105 @@
+/*
+ * disk_core.h - what the parts of disk.c share.
+ *
+ * A request goes one of two ways. The fast one: the nodes tell where its bytes lie, without
+ * blocking, and io_uring transfers them there. The slow one: a worker thread calls the topmost
+ * node's operation, which may block. All but flushes pass a gate first that keeps overlapping
+ * requests apart (rule 1 of node.h).
+ *
+ *                 overlaps another                       worker thread: node_*()
+ *     submit ----> WAITING on that one ---.          .--> SLOW --.
+ *        |                                v          |           v
+ *        `------------------------------> gate ------+        finished ----> done()
+ *        |  (while the size changes: HELD)           |           ^
+ *        `---- flush, refused ----> SLOW             `--> FAST --'
+ *                                                         ring's thread; what io_uring did not
+ *                                                         do completely goes to SLOW
+ *
+ * Invariants:
+ *  1. `lock` owns everything here but `blk`, which belongs to the device lock. Lock order: device
+ *     lock, then `lock`. No blocking operation and no done() is called with `lock` held; no thread
+ *     of ours takes the device lock inside it.
+ *  2. A request that has passed the gate overlaps no other one that has, except reads each other.
+ *     What counts are the exact bytes; of a slow write, zero or discard the whole granules that it
+ *     touches, as it may move them. Nobody is moving a granule that a fast write goes to: that is
+ *     what it overlaps then.
+ *  3. A request waits for one request that was submitted before it, or that has passed the gate.
+ *     Hence there is no circle of waiting requests. When that one is finished it tries again.
+ *  4. A request is in no list any more when its done() is called; it may be gone afterwards.
+ */
+#ifndef SOSIA_BLOCK_DISK_CORE_H
+#define SOSIA_BLOCK_DISK_CORE_H
+
+#include "block/disk.h"
+#include "block/uring.h"
+
+#define DISK_WORKERS 4
+
+struct req_list { /* linked by `next`, in order */
+    struct blk_req *head, *tail;
+};
+
+struct disk {
+    struct blk blk;
+    struct node *top;
+    uint64_t granule; /* a power of two */
+    pthread_mutex_t *dev_lock;
+    pthread_mutex_t lock;
+    struct blk_req *active; /* at the gate or through it, in no order; linked by `note` */
+    unsigned nwriting;      /* of those: not reads */
+    uint64_t seq;
+    unsigned inflight;      /* submitted, `done` has not returned */
+    pthread_cond_t drained; /* `inflight` is 0, or all of it held */
+    unsigned nheld;
+    bool hold; /* the size is being changed: nothing is let to the gate */
+    struct req_list held;
+
+    struct uring *ring; /* NULL: only the slow way */
+    bool plugged;
+    bool stuck; /* the kernel did not take what the ring has; a worker tries again */
+
+    struct req_list slow;
+    unsigned queued, idle, nworkers, max_workers;
+    pthread_cond_t wake; /* something is slow, stuck, or `closing` */
+    bool closing;
+    pthread_t worker[DISK_WORKERS];
+};
+
+static inline void req_push(struct req_list *l, struct blk_req *req)
+{
+    req->next = NULL;
+    if (l->head)
+        l->tail->next = req;
+    else
+        l->head = req;
+    l->tail = req;
+}
+
+static inline struct blk_req *req_pop(struct req_list *l)
+{
+    struct blk_req *req = l->head;
+    if (req)
+        l->head = req->next;
+    return req;
+}
+
+/* disk_gate.c. With `lock` held. */
+void disk_gate_enter(struct disk *d, struct blk_req *req);
+/* It is finished: those that waited for it go on. */
+void disk_gate_leave(struct disk *d, struct blk_req *req);
+
+/* disk_fast.c. With `lock` held: false: not possible. */
+bool disk_fast(struct disk *d, struct blk_req *req);
+void disk_fast_submit(struct disk *d);
+void disk_fast_done(void *disk, const struct uring_event *ev, unsigned n);
+
+/* disk_slow.c. With `lock` held. A `note.result` that is set already is reported, no more. */
+void disk_slow(struct disk *d, struct blk_req *req);
+void disk_slow_retry(struct disk *d); /* has disk_fast_submit() called again, a little later */
+int disk_slow_start(struct disk *d);  /* a worker; 0 or an errno */
+void disk_slow_stop(struct disk *d);  /* without `lock` */
+
+/* disk.c. Without `lock`: `n` requests are finished, their results in `note.result`. */
+void disk_finish(struct disk *d, struct req_list *list);
+
+#endif

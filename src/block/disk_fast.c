@@ -1,0 +1,145 @@
+/*
+ * disk_fast.c - transfers that need nobody's help: their bytes lie in known places of files.
+ *
+ * Mostly one place for all of a request, which is sent with the request's own segments. Otherwise
+ * the segments are cut up into a `struct blk_pieces`.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "block/disk_core.h"
+#include "block/iov.h"
+
+#define MAX_PIECES 32
+
+struct blk_pieces {
+    unsigned left; /* not finished */
+    bool redo;     /* some were not done completely */
+    int result;    /* the first error */
+    struct blk_piece piece[MAX_PIECES];
+    struct iovec iov[]; /* of all pieces, one after the other */
+};
+
+/* Where the bytes of a request lie; returns the number of places, 0: not possible. */
+static unsigned find_places(struct disk *d, const struct blk_req *req, struct node_place *place)
+{
+    uint64_t offset = req->offset, left = req->len;
+    bool write = req->op == BLK_WRITE;
+    for (unsigned n = 0; n < MAX_PIECES; n++) {
+        if (!node_resolve(d->top, offset, left, write, &place[n]) || !place[n].node ||
+            place[n].node->ops->submit)
+            return 0;
+        offset += place[n].len;
+        left -= place[n].len;
+        if (left == 0)
+            return n + 1;
+    }
+    return 0;
+}
+
+/* Prepares one transfer for each place; room for them there is. */
+static bool send_pieces(struct disk *d, struct blk_req *req, const struct node_place *place,
+                        unsigned n)
+{
+    size_t max = (size_t)req->niov + n; /* each cut makes one more segment */
+    struct blk_pieces *p = malloc(sizeof *p + max * sizeof p->iov[0]);
+    if (!p)
+        return false;
+    p->left = n;
+    p->redo = false;
+    p->result = 0;
+    struct iov_cursor c = {req->iov, req->niov, 0};
+    struct iovec *iov = p->iov;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t got = 0;
+        int k = iov_slice(&c, place[i].len, iov, (int)(max - (size_t)(iov - p->iov)), &got);
+        iov_advance(&c, (size_t)got);
+        p->piece[i] = (struct blk_piece){req, place[i].len};
+        uring_prepare(d->ring, place[i].node->fd, req->op == BLK_WRITE, iov, k, place[i].offset,
+                      place[i].len, &p->piece[i]);
+        iov += k;
+    }
+    req->note.pieces = p;
+    return true;
+}
+
+bool disk_fast(struct disk *d, struct blk_req *req)
+{
+    struct node_place place[MAX_PIECES];
+    struct blk_note *note = &req->note;
+    bool write = req->op == BLK_WRITE;
+    if (!d->ring || (!write && req->op != BLK_READ) || req->fua || req->niov < 1 ||
+        req->niov > URING_MAX_IOV || req->len == 0 ||
+        !range_within(req->offset, req->len, node_size(d->top)))
+        return false;
+    unsigned n = find_places(d, req, place);
+    if (n == 0 || !uring_room(d->ring, n))
+        return false;
+    if (n > 1) {
+        if (!send_pieces(d, req, place, n))
+            return false;
+    } else {
+        note->one = (struct blk_piece){req, req->len};
+        if (!uring_prepare(d->ring, place->node->fd, write, req->iov, req->niov, place->offset,
+                           req->len, &note->one))
+            return false;
+    }
+    if (!d->plugged)
+        disk_fast_submit(d);
+    return true;
+}
+
+void disk_fast_submit(struct disk *d)
+{
+    if (!uring_submit(d->ring))
+        disk_slow_retry(d);
+}
+
+/* Whether the end of a transfer says that the slow way has to be gone. A file that ends early reads
+ * as zeroes, which only the node knows; the others say that it did not happen. */
+static bool to_be_redone(const struct blk_piece *piece, int result)
+{
+    if (result >= 0)
+        return (uint64_t)result != piece->len;
+    return result == -EAGAIN || result == -EINTR || result == -ECANCELED || result == -EINVAL ||
+           result == -EOPNOTSUPP || result == -ENOMEM;
+}
+
+/* Takes the end of a transfer; true: it was the last one of its request. */
+static bool piece_done(struct blk_piece *piece, int result)
+{
+    struct blk_note *note = &piece->req->note;
+    struct blk_pieces one = {.left = 1}, *p = note->pieces ? note->pieces : &one;
+    if (to_be_redone(piece, result))
+        p->redo = true;
+    else if (result < 0 && p->result == 0)
+        p->result = result;
+    if (--p->left > 0)
+        return false;
+    note->result = p->redo ? 1 : p->result; /* 1: see below */
+    free(note->pieces);
+    note->pieces = NULL;
+    return true;
+}
+
+void disk_fast_done(void *disk, const struct uring_event *ev, unsigned n)
+{
+    struct disk *d = disk;
+    struct req_list finished = {0};
+    pthread_mutex_lock(&d->lock);
+    for (unsigned i = 0; i < n; i++) {
+        struct blk_piece *piece = ev[i].user;
+        struct blk_req *req = piece->req;
+        if (!piece_done(piece, ev[i].result))
+            continue;
+        if (req->note.result > 0) { /* it stays through the gate, at the same places */
+            req->note.result = 0;
+            disk_slow(d, req);
+            continue;
+        }
+        disk_gate_leave(d, req);
+        req_push(&finished, req);
+    }
+    pthread_mutex_unlock(&d->lock);
+    disk_finish(d, &finished);
+}

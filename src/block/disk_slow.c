@@ -1,0 +1,156 @@
+/*
+ * disk_slow.c - worker threads that call what may block.
+ *
+ * The first one starts when the disk is opened where there is no io_uring, so that a host without
+ * threads to spare says so there and then; the others when a request finds nobody idle.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "block/disk_core.h"
+#include "block/iov.h"
+
+#define THREAD_STACK (512 * KIB)
+#define RETRY_US     1000
+
+/* The part of a transfer within the topmost node; the sector that it ends in may be ragged. */
+static int transfer_to(struct disk *d, const struct blk_req *req, uint64_t len)
+{
+    struct iov_cursor c = {req->iov, req->niov, 0};
+    struct iovec *iov = malloc(((size_t)req->niov + 1) * sizeof *iov);
+    uint64_t got = 0;
+    if (!iov)
+        return -ENOMEM;
+    int n = iov_slice(&c, len, iov, req->niov, &got);
+    int rc;
+    if (req->op == BLK_READ) {
+        rc = node_readv(d->top, iov, n, req->offset);
+        iov_advance(&c, (size_t)got);
+        iov_zero(&c, UINT64_MAX);
+    } else {
+        rc = node_writev(d->top, iov, n, req->offset, req->fua ? NODE_FUA : 0);
+    }
+    free(iov);
+    return rc;
+}
+
+static int perform(struct disk *d, const struct blk_req *req)
+{
+    uint64_t size = node_size(d->top);
+    uint64_t len = req->offset < size ? min_u64(req->len, size - req->offset) : 0;
+    unsigned fua = req->fua ? NODE_FUA : 0;
+    switch (req->op) {
+    case BLK_FLUSH:
+        return node_flush(d->top);
+    case BLK_READ:
+        if (len < req->len)
+            return transfer_to(d, req, len);
+        return node_readv(d->top, req->iov, req->niov, req->offset);
+    case BLK_WRITE:
+        if (len < req->len)
+            return transfer_to(d, req, len);
+        return node_writev(d->top, req->iov, req->niov, req->offset, fua);
+    case BLK_DISCARD:
+        return node_discard(d->top, req->offset, len);
+    case BLK_WRITE_ZEROES:
+        return node_zero(d->top, req->offset, len, fua | (req->no_unmap ? 0 : NODE_MAY_UNMAP));
+    }
+    return -ENOTSUP;
+}
+
+/* Waits for a request and takes it off the queue; NULL: closing and nothing is left. */
+static struct blk_req *take(struct disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    d->idle++;
+    while (!d->slow.head && !d->closing) {
+        if (d->stuck) {
+            d->stuck = false;
+            pthread_mutex_unlock(&d->lock);
+            usleep(RETRY_US);
+            pthread_mutex_lock(&d->lock);
+            disk_fast_submit(d);
+            continue;
+        }
+        pthread_cond_wait(&d->wake, &d->lock);
+    }
+    d->idle--;
+    struct blk_req *req = req_pop(&d->slow);
+    if (req)
+        d->queued--;
+    pthread_mutex_unlock(&d->lock);
+    return req;
+}
+
+static void *worker(void *arg)
+{
+    struct disk *d = arg;
+    for (struct blk_req *req; (req = take(d));) {
+        struct req_list finished = {0};
+        bool gated = req->note.started;
+        if (!req->note.result)
+            req->note.result = perform(d, req);
+        if (gated) {
+            pthread_mutex_lock(&d->lock);
+            disk_gate_leave(d, req);
+            pthread_mutex_unlock(&d->lock);
+        }
+        req_push(&finished, req);
+        disk_finish(d, &finished);
+    }
+    return NULL;
+}
+
+/* Signals are for the threads of the VMM that expect them, so a worker blocks them all. */
+int disk_slow_start(struct disk *d)
+{
+    sigset_t all, old;
+    pthread_attr_t attr;
+    int err = pthread_attr_init(&attr);
+    if (err)
+        return err;
+    pthread_attr_setstacksize(&attr, THREAD_STACK);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    err = pthread_create(&d->worker[d->nworkers], &attr, worker, d);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (!err)
+        d->nworkers++;
+    return err;
+}
+
+static void need_worker(struct disk *d, unsigned jobs)
+{
+    if (jobs > d->idle && d->nworkers < d->max_workers && disk_slow_start(d))
+        d->max_workers = d->nworkers; /* no more to be had: those that are do it all */
+    pthread_cond_signal(&d->wake);
+}
+
+void disk_slow(struct disk *d, struct blk_req *req)
+{
+    req_push(&d->slow, req);
+    d->queued++;
+    need_worker(d, d->queued);
+}
+
+void disk_slow_retry(struct disk *d)
+{
+    d->stuck = true;
+    need_worker(d, d->queued + 1);
+}
+
+void disk_slow_stop(struct disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    d->closing = true;
+    d->max_workers = d->nworkers;
+    pthread_cond_broadcast(&d->wake);
+    pthread_mutex_unlock(&d->lock);
+    for (unsigned i = 0; i < d->nworkers; i++)
+        pthread_join(d->worker[i], NULL);
+}
