@@ -193,7 +193,7 @@ static void diagnostic(struct ide_channel *ch, unsigned flags)
     for (unsigned i = 0; i < 2; i++)
         ide_drive_reset(&ch->drive[i]);
     ch->sel = 0;
-    ide_raise(ch);
+    ide_tell(ch);
 }
 
 /* ---- modes and features ---- */
@@ -333,20 +333,83 @@ static void smart(struct ide_channel *ch, unsigned flags)
     }
 }
 
+/* ACS-3, 7.23 and 7.24. Only serial ATA has logs that anybody needs. */
+static void read_log(struct ide_channel *ch, unsigned flags)
+{
+    struct ide_drive *d = ch->active;
+    bool first = !d->reg[IDE_LBA1][0] && !d->reg[IDE_LBA1][1];
+    if (!d->sata || !first || sector_count(d, true) != 1 ||
+        !ata_log_page(d, d->reg[IDE_LBA0][0], ch->reply)) {
+        abort_command(ch);
+        return;
+    }
+    ch->xfer.dma = flags & F_DMA;
+    send_sector(ch);
+}
+
+/* ACS-3, 7.5 */
+static void data_set_management(struct ide_channel *ch, unsigned flags)
+{
+    const struct ide_drive *d = ch->active;
+    uint32_t blocks = sector_count(d, true);
+    if (d->blk->readonly || d->reg[IDE_FEATURE][0] != 1 || blocks > ATA_TRIM_BLOCKS) {
+        abort_command(ch);
+        return;
+    }
+    ch->xfer.dma = true;
+    ata_trim(ch, blocks);
+}
+
 static void packet(struct ide_channel *ch, unsigned flags)
 {
     atapi_packet(ch);
 }
 
+/* ---- queued commands; the port carries their data ---- */
+
+/* ACS-3, 7.28 and 7.62: the count is in the feature registers, the tag in the count's. */
+uint8_t ata_decode_queued(const struct ide_drive *d, uint8_t cmd, struct ata_queued *q)
+{
+    uint64_t lba = 0;
+    for (unsigned i = 0; i < 3; i++)
+        lba |= (uint64_t)d->reg[IDE_LBA0 + i][0] << (8 * i) | (uint64_t)d->reg[IDE_LBA0 + i][1]
+                                                                  << (24 + 8 * i);
+    uint32_t count = d->reg[IDE_FEATURE][0] | (uint32_t)d->reg[IDE_FEATURE][1] << 8;
+    if (!count)
+        count = 65536;
+    *q = (struct ata_queued){.tag = d->reg[IDE_COUNT][0] >> 3,
+                             .write = cmd == 0x61,
+                             .offset = lba * IDE_SECTOR,
+                             .len = (uint64_t)count * IDE_SECTOR};
+    q->fua = q->write && (!d->write_cache || (d->reg[IDE_DEVICE][0] & 0x80));
+    if (q->write && d->blk->readonly)
+        return ER_ABRT;
+    return range_within(lba, count, min_u64(d->sectors, d->blk->size / IDE_SECTOR)) ? 0 : ER_IDNF;
+}
+
+void ata_queued_failed(struct ide_drive *d, const struct ata_queued *q, uint8_t error)
+{
+    d->status = ST_DRDY | ST_ERR;
+    d->error = error;
+    d->ncq_error = (struct ata_ncq_error){.tag = (uint8_t)q->tag,
+                                          .status = d->status,
+                                          .error = error,
+                                          .device = DEV_LBA,
+                                          .lba = q->offset / IDE_SECTOR,
+                                          .count = (uint16_t)(q->len / IDE_SECTOR)};
+}
+
 /* ---- dispatch ---- */
 
 static const struct ata_op ops[256] = {
+    [0x06] = {data_set_management, F_DISK | F_EXT | F_DMA},
     [0x10 ... 0x1f] = {succeed, F_DISK}, /* RECALIBRATE */
     [0x20 ... 0x21] = {read_write, F_DISK},
     [0x24] = {read_write, F_DISK | F_EXT},
     [0x25] = {read_write, F_DISK | F_EXT | F_DMA},
     [0x27] = {read_native_max, F_DISK | F_EXT},
     [0x29] = {read_write, F_DISK | F_EXT | F_MULTI},
+    [0x2f] = {read_log, F_DISK | F_EXT},
     [0x30 ... 0x31] = {read_write, F_DISK | F_WRITE},
     [0x34] = {read_write, F_DISK | F_WRITE | F_EXT},
     [0x35] = {read_write, F_DISK | F_WRITE | F_EXT | F_DMA},
@@ -354,6 +417,7 @@ static const struct ata_op ops[256] = {
     [0x3d] = {read_write, F_DISK | F_WRITE | F_EXT | F_DMA | F_FUA},
     [0x40 ... 0x41] = {verify, F_DISK},
     [0x42] = {verify, F_DISK | F_EXT},
+    [0x47] = {read_log, F_DISK | F_EXT | F_DMA},
     [0x70] = {seek, F_DISK},
     [0x90] = {diagnostic, F_ANY},
     [0x91] = {initialize_parameters, F_DISK},

@@ -38,6 +38,18 @@ static void put_dma_modes(const struct ide_drive *d, uint8_t *buf)
     put(buf, 88, udma);
 }
 
+/* Serial ATA: what ACS-3 has in the places where there was nothing before. */
+static void put_sata(const struct ide_drive *d, uint8_t *buf)
+{
+    bool disk = d->kind == IDE_DISK;
+    put(buf, 75, disk ? 31 : 0);          /* queue depth less one */
+    put(buf, 76, disk ? 0x010e : 0x000e); /* three speeds, queued commands */
+    put(buf, 77, 0x0006);                 /* the third one now */
+    put(buf, 80, 0x01f0);                 /* ATA/ATAPI-4 to ATA8-ACS */
+    put(buf, 93, 0);                      /* no cable */
+    put(buf, 222, 0x107f);                /* serial transport, SATA 3.0 */
+}
+
 /* Identity, timing and version words, which both kinds of drive have. */
 static void put_common(const struct ide_drive *d, uint8_t *buf)
 {
@@ -54,6 +66,8 @@ static void put_common(const struct ide_drive *d, uint8_t *buf)
         put(buf, w, 120);                    /* cycle times, ns */
     put(buf, 80, 0x00f0);                    /* ATA/ATAPI-4 to -7 */
     put(buf, 93, d->unit ? 0x6b00 : 0x600b); /* 80-conductor cable, diagnostics passed */
+    if (d->sata)
+        put_sata(d, buf);
 }
 
 /* Word 255: the bytes of the sector add up to zero. */
@@ -90,12 +104,18 @@ void ata_identify_disk(const struct ide_drive *d, uint8_t *buf)
     put32(buf, 60, (uint32_t)min_u64(d->sectors, 0x0fffffff));
     put(buf, 82, 0x4069); /* NOP, look-ahead, write cache, power management, SMART */
     put(buf, 83, 0x7400); /* FLUSH CACHE (EXT), 48-bit addresses */
-    put(buf, 84, 0x4040); /* FUA */
+    put(buf, 84, d->sata ? 0x4060 : 0x4040); /* FUA; general purpose logs */
     put(buf, 85,
         (uint16_t)(0x4008 | (d->look_ahead ? 0x40 : 0) | (d->write_cache ? 0x20 : 0) |
                    (d->smart ? 1 : 0)));
     put(buf, 86, 0x3400);
-    put(buf, 87, 0x4040);
+    put(buf, 87, d->sata ? 0x4060 : 0x4040);
+    put(buf, 106, 0x6003); /* 2^3 sectors in a physical one: the host's page */
+    put(buf, 209, 0x4000); /* which the first one begins */
+    if (!d->blk->readonly) {
+        put(buf, 105, ATA_TRIM_BLOCKS);
+        put(buf, 169, 1); /* TRIM */
+    }
     store_le64(buf + 200, d->sectors);
     put(buf, 217, 1); /* does not rotate */
     put_checksum(buf);
@@ -125,4 +145,34 @@ void ata_smart_table(uint8_t *buf, bool thresholds)
     for (unsigned i = 0; i < 511; i++)
         sum = (uint8_t)(sum + buf[i]);
     buf[511] = (uint8_t)-sum;
+}
+
+/* ACS-3, 9.2 and 9.13: the directory, and the queued command that failed. */
+bool ata_log_page(const struct ide_drive *d, uint8_t log, uint8_t *buf)
+{
+    const struct ata_ncq_error *n = &d->ncq_error;
+    uint8_t sum = 0;
+    memset(buf, 0, IDE_SECTOR);
+    switch (log) {
+    case 0x00:
+        put(buf, 0, 1);
+        put(buf, 0x10, 1);
+        return true;
+    case 0x10:
+        buf[0] = n->tag;
+        buf[2] = n->status;
+        buf[3] = n->error;
+        for (unsigned i = 0; i < 3; i++) {
+            buf[4 + i] = (uint8_t)(n->lba >> (8 * i));
+            buf[8 + i] = (uint8_t)(n->lba >> (24 + 8 * i));
+        }
+        buf[7] = n->device;
+        store_le16(buf + 12, n->count);
+        for (unsigned i = 0; i < 511; i++)
+            sum = (uint8_t)(sum + buf[i]);
+        buf[511] = (uint8_t)-sum;
+        return true;
+    default:
+        return false;
+    }
 }

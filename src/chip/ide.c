@@ -36,28 +36,40 @@ static void lower(struct ide_channel *ch)
     update_irq(ch);
 }
 
-void ide_finish_quiet(struct ide_channel *ch)
+void ide_tell(struct ide_channel *ch)
+{
+    if (ch->link.ended)
+        ch->link.ended(ch->link.ctx, true);
+    else
+        ide_raise(ch);
+}
+
+static void end(struct ide_channel *ch, uint8_t error)
 {
     struct ide_drive *d = ch->active;
     ch->active = NULL;
     ch->xfer.dir = IDE_IDLE;
-    d->status = ST_DRDY | ST_DSC;
-    d->error = 0;
+    d->status = ST_DRDY | ST_DSC | (error ? ST_ERR : 0);
+    d->error = error;
+}
+
+void ide_finish_quiet(struct ide_channel *ch)
+{
+    end(ch, 0);
+    if (ch->link.ended)
+        ch->link.ended(ch->link.ctx, false);
 }
 
 void ide_finish(struct ide_channel *ch)
 {
-    ide_finish_quiet(ch);
-    ide_raise(ch);
+    end(ch, 0);
+    ide_tell(ch);
 }
 
 void ide_fail(struct ide_channel *ch, uint8_t error)
 {
-    struct ide_drive *d = ch->active;
-    ide_finish_quiet(ch);
-    d->status |= ST_ERR;
-    d->error = error;
-    ide_raise(ch);
+    end(ch, error);
+    ide_tell(ch);
 }
 
 /* ---- resets ---- */
@@ -165,7 +177,7 @@ static uint8_t reg_read(struct ide_channel *ch, unsigned reg)
     }
 }
 
-static void command(struct ide_channel *ch, uint8_t cmd)
+void ide_command(struct ide_channel *ch, uint8_t cmd)
 {
     struct ide_drive *d = selected(ch);
     if (d->kind == IDE_NONE || (ch->control & CTL_SRST))
@@ -177,6 +189,8 @@ static void command(struct ide_channel *ch, uint8_t cmd)
         ide_drive_reset(d);
         d->reg[IDE_DEVICE][0] = device & DEV_SEL;
         lower(ch);
+        if (ch->link.ended)
+            ide_tell(ch); /* on a cable the host looks by itself (6.13) */
         return;
     }
     if (ch->active || (d->status & (ST_BSY | ST_DRQ)))
@@ -194,7 +208,7 @@ static void reg_write(struct ide_channel *ch, unsigned reg, uint8_t val)
 {
     ch->control &= (uint8_t)~CTL_HOB;
     if (reg == IDE_STATUS) {
-        command(ch, val);
+        ide_command(ch, val);
         return;
     }
     if (ch->active || (ch->control & CTL_SRST))

@@ -1,7 +1,8 @@
 /*
  * ide.h - an IDE channel: two drives, each a disk (ATA) or a CD-ROM (ATAPI), behind one set of
  * command block registers. Pure core: no clock, lock or thread; disk I/O through block.h.
- * Sources: ATA/ATAPI-7 (T13 1532D) volumes 1 and 2; MMC-3 and SPC-2 for packets.
+ * Sources: ATA/ATAPI-7 (T13 1532D) volumes 1 and 2; MMC-3 and SPC-2 for packets. What serial ATA
+ * adds to the drives is there for AHCI ports, whose `link` takes the cable's place (ahci.h).
  *
  * Ownership: a channel has one request in flight at most, and `buf` belongs to it. A reset does not
  * wait for it: the request turns stale, its result is ignored, and the next command that needs the
@@ -48,8 +49,17 @@ struct ide_cd {
     uint8_t event; /* media event to report: 0 none, 2 new medium, 3 removed */
 };
 
+/* What READ LOG EXT tells of the queued command that failed last (ACS-3, 9.13). */
+struct ata_ncq_error {
+    uint8_t tag, status, error, device;
+    uint64_t lba;
+    uint16_t count;
+};
+
 struct ide_drive {
     enum ide_kind kind;
+    bool sata; /* on an AHCI port */
+    struct ata_ncq_error ncq_error;
     unsigned unit;   /* 0 master, 1 slave */
     struct blk *blk; /* CD-ROM: NULL without a medium */
     char model[41], serial[21];
@@ -68,6 +78,15 @@ struct ide_drive {
  * another. */
 struct ide_dma {
     size_t (*move)(void *ctx, uint8_t *buf, size_t n, bool to_guest);
+    void *ctx;
+};
+
+/* A port that plays the host's part itself: it carries the blocks of PIO commands like those of DMA
+ * ones, command packets included, and takes the ends of commands in the place of INTRQ. */
+struct ide_link {
+    /* The registers tell how the command ended. Not `told`: with the last block of a PIO command,
+     * of which a drive on a cable does not inform the host further. NULL: a cable. */
+    void (*ended)(void *ctx, bool told);
     void *ctx;
 };
 
@@ -97,6 +116,7 @@ struct ide_channel {
     struct ide_drive drive[2];
     struct pin irq;
     struct ide_dma dma;
+    struct ide_link link;
     bool dma_ready; /* the bus master is started and has not run out of list */
     uint8_t sel;    /* the selected drive */
     uint8_t control;
@@ -110,7 +130,8 @@ struct ide_channel {
     struct iovec iov;
     bool io_busy, io_stale;
     void (*io_next)(struct ide_channel *ch, int result);
-    ide_step *deferred; /* starts when the stale request is back */
+    ide_step *deferred;           /* starts when the stale request is back */
+    uint32_t trim_next, trim_end; /* DATA SET MANAGEMENT: ranges of `buf` that are left */
 };
 
 /* An empty channel; `irq` is INTRQ (IRQ 14 or 15). ERR_NOMEM. */

@@ -9,12 +9,14 @@
  *                     (busy)            PIO: block by block, DRQ and INTRQ for each
  *                                       DMA: as far as the bus master's list reaches
  *
- * Commands without a disk behind them (IDENTIFY, most packets) have one host's turn on ch->reply.
- * Every function here that hands over a turn does so last: a back end may complete at once.
+ * Over a link (ide.h) all data goes the way of DMA. Commands without a disk behind them (IDENTIFY,
+ * most packets) have one host's turn on ch->reply. Every function here that hands over a turn does
+ * so last: a back end may complete at once.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "chip/ide_core.h"
 
 /* ---- disk requests ---- */
@@ -35,8 +37,8 @@ static void io_done(struct blk_req *req, int result)
 }
 
 /* Only while no request is in flight: see ide_when_idle(). */
-static void io_submit(struct ide_channel *ch, enum blk_op op, uint64_t offset, uint64_t len,
-                      void (*next)(struct ide_channel *ch, int result))
+void ide_io(struct ide_channel *ch, enum blk_op op, uint64_t offset, uint64_t len,
+            void (*next)(struct ide_channel *ch, int result))
 {
     ch->iov = (struct iovec){.iov_base = ch->buf, .iov_len = len};
     ch->req = (struct blk_req){
@@ -46,7 +48,7 @@ static void io_submit(struct ide_channel *ch, enum blk_op op, uint64_t offset, u
         .done = io_done,
         .arg = ch,
     };
-    if (op != BLK_FLUSH) {
+    if (op == BLK_READ || op == BLK_WRITE) {
         ch->req.iov = &ch->iov;
         ch->req.niov = 1;
     }
@@ -114,10 +116,13 @@ static void dma_run(struct ide_channel *ch)
     uint32_t n = x->len - x->pos;
     size_t moved = ch->dma.move(ch->dma.ctx, x->data + x->pos, n, x->dir == IDE_IN);
     x->pos += (uint32_t)min_u64(moved, n);
-    if (x->pos < x->len)
-        ch->dma_ready = false;
-    else
+    if (x->pos == x->len) {
         data_over(ch);
+        return;
+    }
+    ch->dma_ready = false;
+    if (ch->link.ended) /* there will be no further list */
+        ide_fail(ch, ER_ABRT);
 }
 
 static void host_turn(struct ide_channel *ch)
@@ -125,7 +130,7 @@ static void host_turn(struct ide_channel *ch)
     struct ide_xfer *x = &ch->xfer;
     x->host_turn = true;
     x->pos = 0;
-    if (x->dma)
+    if (x->dma || ch->link.ended)
         dma_run(ch);
     else
         pio_block(ch);
@@ -174,7 +179,7 @@ static void fill(struct ide_channel *ch)
     }
     uint64_t n = min_u64(chunk(x), blk->size - x->offset);
     memset(ch->buf + n, 0, chunk(x) - n);
-    io_submit(ch, BLK_READ, x->offset, n, filled);
+    ide_io(ch, BLK_READ, x->offset, n, filled);
 }
 
 static void flushed(struct ide_channel *ch, int result)
@@ -187,7 +192,7 @@ static void flushed(struct ide_channel *ch, int result)
 
 static void flush_now(struct ide_channel *ch)
 {
-    io_submit(ch, BLK_FLUSH, 0, 0, flushed);
+    ide_io(ch, BLK_FLUSH, 0, 0, flushed);
 }
 
 void ide_flush(struct ide_channel *ch)
@@ -216,10 +221,13 @@ static void emptied(struct ide_channel *ch, int result)
 
 static void disk_turn(struct ide_channel *ch)
 {
-    if (ch->xfer.dir == IDE_IN)
+    const struct ide_xfer *x = &ch->xfer;
+    if (x->dir == IDE_IN)
         fill(ch);
+    else if (range_within(x->offset, x->len, ch->active->blk->size))
+        ide_io(ch, BLK_WRITE, x->offset, x->len, emptied);
     else
-        io_submit(ch, BLK_WRITE, ch->xfer.offset, ch->xfer.len, emptied);
+        io_error(ch); /* the disk has become smaller */
 }
 
 /* ---- starting ---- */
@@ -242,6 +250,16 @@ void ide_xfer_disk(struct ide_channel *ch, uint64_t offset, uint64_t len)
     x->offset = offset;
     x->left = len;
     ide_when_idle(ch, begin);
+}
+
+void ide_xfer_take(struct ide_channel *ch, uint32_t len)
+{
+    struct ide_xfer *x = &ch->xfer;
+    x->dir = IDE_OUT;
+    x->data = ch->buf;
+    x->left = 0;
+    x->len = len;
+    ide_when_idle(ch, host_turn);
 }
 
 void ide_xfer_reply(struct ide_channel *ch, uint32_t len)

@@ -23,6 +23,7 @@
 #include "machine/acpi.h"
 #include "machine/pc.h"
 #include "machine/smbios.h"
+#include "pci/ahci_pci.h"
 #include "pci/i440fx.h"
 #include "pci/piix3.h"
 #include "pci/piix3_ide.h"
@@ -46,7 +47,7 @@
 #define PC_SLOT_VGA     2
 #define PC_SLOT_CONSOLE 3
 #define PC_SLOT_RNG     4
-#define PC_SLOT_DISK    5 /* the first virtio disk; the others follow */
+#define PC_SLOT_DISK    5 /* the first disk or controller that the spec asks for; others follow */
 
 #define PC_IDE_PLACES 4
 
@@ -69,9 +70,9 @@ struct pc_virtio_disk {
 };
 
 struct pc_disk_place { /* where a disk of the spec ended up */
-    bool virtio;
-    unsigned slot;          /* virtio: PCI slot */
-    unsigned channel, unit; /* IDE */
+    enum spec_bus bus;
+    unsigned slot; /* PCI: the disk's own, or its controller's */
+    unsigned unit; /* ide: 2 * channel + drive; ahci: port */
 };
 
 struct pc {
@@ -117,6 +118,7 @@ struct pc {
     struct virtio_console console;
     struct virtio_pci rng_fn, console_fn;
     struct pc_virtio_disk vdisk[SPEC_MAX_DISKS];
+    struct ahci_pci ahci; /* with disks on it only */
     struct pc_disk_place place[SPEC_MAX_DISKS];
     struct pc_disk_place cd_place;
 

@@ -8,7 +8,8 @@
 
 #include "spec/schema.h"
 
-#define IDE_DRIVES 4 /* two channels of two drives (PIIX3 datasheet, IDE interface) */
+#define IDE_DRIVES  4 /* two channels of two drives (PIIX3 datasheet, IDE interface) */
+#define AHCI_DRIVES 6
 
 /* Where the key is written; an empty mark if it is not. */
 static struct spec_mark mark_of(const struct spec *s, const char *key)
@@ -73,10 +74,40 @@ static int check_files(const struct spec *s, struct error *e)
     return 0;
 }
 
+/* What disks can be and have on each bus. */
+static const struct {
+    const char *name;
+    bool cdroms, large_blocks;
+    unsigned max; /* 0: as many as there may be */
+} buses[] = {
+    [SPEC_BUS_IDE] = {"IDE", true, false, IDE_DRIVES},
+    [SPEC_BUS_VIRTIO] = {"virtio", false, true, 0},
+    [SPEC_BUS_AHCI] = {"AHCI", true, false, AHCI_DRIVES},
+};
+
+static int check_disks(const struct spec *s, struct error *e)
+{
+    unsigned count[ARRAY_LEN(buses)] = {[SPEC_BUS_IDE] = s->cdrom ? 1 : 0};
+
+    for (unsigned i = 0; i < s->ndisk; i++) {
+        struct spec_mark at = s->origin ? s->origin->disk[i] : (struct spec_mark){0};
+        const struct spec_disk *d = &s->disk[i];
+        const char *bus = buses[d->bus].name;
+        bool cdrom = d->media == SPEC_MEDIA_CDROM;
+        if (d->block_size != SPEC_BLOCK_512 && (cdrom || !buses[d->bus].large_blocks))
+            return spec_error(e, at, "bus: virtio", "%s on %s have blocks of %s bytes",
+                              cdrom ? "CD-ROMs" : "disks", bus, cdrom ? "2048" : "512");
+        if (cdrom && !buses[d->bus].cdroms)
+            return spec_error(e, at, "bus: ahci", "there are no CD-ROM drives on %s", bus);
+        if (++count[d->bus] > buses[d->bus].max && buses[d->bus].max)
+            return spec_error(e, at, NULL, "more than %u drives on %s%s", buses[d->bus].max, bus,
+                              d->bus == SPEC_BUS_IDE && s->cdrom ? ", the CD-ROM included" : "");
+    }
+    return 0;
+}
+
 static int check_combinations(const struct spec *s, struct error *e)
 {
-    unsigned ide = s->cdrom ? 1 : 0;
-
     if (s->initrd && !s->kernel)
         return spec_error(e, mark_of(s, "initrd"), NULL, "\"initrd\" needs \"kernel\"");
     if (s->cmdline && !s->kernel)
@@ -90,21 +121,14 @@ static int check_combinations(const struct spec *s, struct error *e)
     if (s->console == SPEC_CONSOLE_TERMINAL && s->serial == SPEC_SERIAL_TERMINAL)
         return spec_error(e, mark_of(s, "console"), "serial: none, or: serial: {file: PATH}",
                           "\"console\" and \"serial\" cannot both be the terminal");
-    for (unsigned i = 0; i < s->ndisk; i++) {
-        struct spec_mark at = s->origin ? s->origin->disk[i] : (struct spec_mark){0};
-        if (s->disk[i].bus == SPEC_BUS_IDE && s->disk[i].block_size != SPEC_BLOCK_512)
-            return spec_error(e, at, "bus: virtio", "disks on ide have blocks of 512 bytes");
-        ide += s->disk[i].bus == SPEC_BUS_IDE;
-        if (ide > IDE_DRIVES)
-            return spec_error(e, at, NULL, "more than %d drives on IDE%s", IDE_DRIVES,
-                              s->cdrom ? ", the CD-ROM included" : "");
-    }
     return 0;
 }
 
 int spec_check(const struct spec *s, struct error *e)
 {
     int r = check_combinations(s, e);
+    if (r == 0)
+        r = check_disks(s, e);
     if (r == 0)
         r = check_memory(s, e);
     return r == 0 ? check_files(s, e) : r;

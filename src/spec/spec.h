@@ -15,7 +15,8 @@
 
 enum spec_engine { SPEC_ENGINE_AUTO, SPEC_ENGINE_INTERP, SPEC_ENGINE_JIT, SPEC_ENGINE_LOCKSTEP };
 enum spec_firmware { SPEC_FIRMWARE_AUTO, SPEC_FIRMWARE_SEABIOS, SPEC_FIRMWARE_NONE };
-enum spec_bus { SPEC_BUS_IDE, SPEC_BUS_VIRTIO };
+enum spec_bus { SPEC_BUS_IDE, SPEC_BUS_VIRTIO, SPEC_BUS_AHCI };
+enum spec_media { SPEC_MEDIA_DISK, SPEC_MEDIA_CDROM };
 enum spec_block_size { SPEC_BLOCK_512, SPEC_BLOCK_4096 };
 enum spec_boot { SPEC_BOOT_DISK, SPEC_BOOT_CDROM, SPEC_BOOT_FLOPPY };
 enum spec_serial { SPEC_SERIAL_TERMINAL, SPEC_SERIAL_FILE, SPEC_SERIAL_NONE };
@@ -31,7 +32,8 @@ enum spec_backing { SPEC_BACKING_INSIDE, SPEC_BACKING_ANYWHERE };
 struct spec_disk {
     char *file; /* resolved path */
     enum spec_bus bus;
-    bool readonly;
+    enum spec_media media;
+    bool readonly;   /* so is every CD-ROM */
     unsigned format; /* position in spec_format_words */
     enum spec_backing backing;
     char *serial; /* as the guest sees it; NULL: made up */

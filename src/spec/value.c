@@ -262,6 +262,8 @@ static int parse_disk(const struct spec_parse *p, const struct spec_node *node,
         return r;
     if (!disk->file)
         return spec_error(p->e, node->at, NULL, "a disk needs \"file\"");
+    if (disk->media == SPEC_MEDIA_CDROM)
+        disk->readonly = true;
     return 0;
 }
 

@@ -18,12 +18,12 @@ PROMPT = "guest:# "
 MIB = 1 << 20
 SIZE = 24 * MIB
 FIO = 600 * SLOW  # seconds for one run of it
-MODULES = ["virtio_pci", "virtio_blk", "ata_piix", "sd_mod"]
+MODULES = ["virtio_pci", "virtio_blk", "ata_piix", "ahci", "sd_mod", "sr_mod"]
 APPLETS = "insmod blockdev blkdiscard sync find sort cut tr cmp readlink basename tail mkdir"
-DEVICE = {"virtio": "vd", "ide": "sd"}
-OWNER = {"virtio": "/virtio", "ide": "/ata"}  # a part of the device's path in /sys
+DEVICE = {"virtio": "vd", "ide": "sd", "ahci": "sd"}
+OWNER = {"virtio": "/virtio", "ide": "00:01.1/ata", "ahci": "/ata"}  # a part of the device's path in /sys
 BUSES = list(DEVICE)
-TRIM = ["virtio"]
+CDROM = ["ide", "ahci"]
 
 
 def modules(root):
@@ -76,14 +76,13 @@ def log_in(g):
     g.ask("/load", 2 * ANSWER)
 
 
-def find(g, bus, size=SIZE):
-    """The name of the disk on a bus, once it is there: ATA and SCSI are probed in the background."""
+def find(g, bus, kind=None):
+    """The name of the first disk on a bus, once it is there: some are probed in the background."""
     for _ in range(30):
         for name in g.ask("ls /sys/block").split():
-            if not name.startswith(DEVICE[bus]):
-                continue
-            if g.ask(f"cat /sys/block/{name}/size") == str(size // 512) and \
-                    OWNER[bus] in g.ask(f"readlink -f /sys/block/{name}"):
+            path = g.ask(f"readlink -f /sys/block/{name}")
+            if name.startswith(kind or DEVICE[bus]) and OWNER[bus] in path and \
+                    (bus == "ide" or OWNER["ide"] not in path):
                 return name
         g.ask("sleep 1")
     expect(False, f"no disk on {bus}:", g.text[-1500:])
@@ -128,14 +127,21 @@ def every_bus(folder, prog):
     """a disk on each bus: found, read, written, discarded; serial numbers, queues"""
     sample()
     images = {bus: image(folder, bus) for bus in BUSES}
+    iso = image(folder, "ide.iso")
     disks = [{"file": str(images[bus]), "bus": bus, "serial": f"No-{bus}"} for bus in BUSES]
+    disks += [{"file": str(iso), "bus": bus, "media": "cdrom"} for bus in CDROM]
     with Guest(prog, folder, spec_of(folder, disks, modules, 2)) as g:
         log_in(g)
         for bus in BUSES:
             disk = find(g, bus)
             reads_and_writes(g, disk, images[bus])
-            if bus in TRIM:
-                discards(g, disk, images[bus])
+            discards(g, disk, images[bus])
+        for bus in CDROM:
+            cd = find(g, bus, "sr")
+            expect(g.ask(f"md5sum </dev/{cd}", 4 * ANSWER).split()[0] == md5(iso.read_bytes()),
+                   f"{cd} on {bus} reads wrong")
+        disk = find(g, "ahci")
+        expect(g.ask(f"cat /sys/block/{disk}/device/queue_depth") == "32", g.text[-200:])
         disk = find(g, "virtio")
         expect(g.ask(f"cat /sys/block/{disk}/serial") == "No-virtio", g.text[-300:])
         expect(g.ask(f"ls /sys/block/{disk}/mq | grep -c .") == "2", "not a queue for each vCPU")

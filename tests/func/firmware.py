@@ -163,6 +163,11 @@ def cdrom_boot(folder, prog):
     starts(folder, prog, {"cdrom": iso(folder)}, "e0", "cdrom", times=2)
 
 
+def cdrom_on(folder, prog, bus):
+    disks = [disk(folder), {"file": iso(folder), "bus": bus, "media": "cdrom"}]
+    starts(folder, prog, {"disks": disks, "boot": "cdrom"}, "e0", "cdrom")
+
+
 def disk_boot(folder, prog, bus, cpus):
     disks = [{"file": disk(folder), "bus": bus}]
     starts(folder, prog, {"disks": disks, "cpus": cpus}, "80", "disk")
@@ -192,6 +197,8 @@ def first_disk(folder, prog):
     ide = {"file": disk(folder, "ide"), "bus": "ide"}
     starts(folder, prog, {"disks": [ide, virtio]}, "80", "ide")
     starts(folder, prog, {"disks": [virtio, ide]}, "80", "virtio")
+    ahci = {"file": disk(folder, "ahci"), "bus": "ahci"}
+    starts(folder, prog, {"disks": [ahci, virtio, ide]}, "80", "ahci")
 
 
 def unsigned_floppy(folder, prog):
@@ -229,4 +236,6 @@ def no_boot_sector(folder, prog):
 run_tests([no_disk, no_boot_sector, floppy_boot, unsigned_floppy, cdrom_boot] +
           [case(f"the MBR of a disk on {bus}, vCPUs: {cpus}", disk_boot, bus, cpus)
            for bus in ("ide", "virtio") for cpus in (1, 4)] +
+          [case(f"the MBR of a disk on {bus}", disk_boot, bus, 2) for bus in ("ahci",)] +
+          [case(f"a CD-ROM on {bus}", cdrom_on, bus) for bus in ("ahci",)] +
           [readonly_boot, order, first_disk], sys.argv[1])

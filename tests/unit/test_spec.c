@@ -134,6 +134,8 @@ static const struct {
     {"disks: [/dev/null]\n", 1, 9, "is not a file or block device", NULL},
     {"kernel: .\n", 1, 9, "is not a file", NULL},
     {"disks: [{file: disk, bus: ide, blocksize: 4096}]\n", 1, 9, "512 bytes", "virtio"},
+    {"disks: [{file: disk, media: cdrom}]\n", 1, 9, "no CD-ROM drives on virtio", "ahci"},
+    {"disks: [{file: disk, bus: ahci, media: cdrom, blocksize: 4096}]\n", 1, 9, "2048", NULL},
     {"initrd: disk\n", 1, 9, "\"initrd\" needs \"kernel\"", NULL},
     {"cmdline: quiet\n", 1, 10, "\"cmdline\" needs \"kernel\"", NULL},
     {"firmware: none\n", 1, 11, "without firmware", NULL},
