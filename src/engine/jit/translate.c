@@ -307,7 +307,8 @@ bool tr_write_insn(struct tr *t, unsigned n)
     if (!t->copying)
         write_label(t, n);
     bool known = t->s->zi.mnemonic != ZYDIS_MNEMONIC_INVALID;
-    if (!known || !(tr_flow(t, &end) || tr_move(t) || tr_integer(t) || tr_simd(t) || tr_x87(t))) {
+    if (!known || !(tr_flow(t, &end) || tr_system(t, &end) || tr_move(t) || tr_integer(t) ||
+                    tr_simd(t) || tr_x87(t))) {
         tr_interp(t);
         end = t->s->i.flags & X86_IF_END;
     }
