@@ -12,11 +12,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/bigmem.h"
 #include "vmm/vm.h"
 
 #define VCPU_STACK (512 * KIB)
@@ -178,16 +178,15 @@ int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsign
               struct error *e)
 {
     *v = (struct vcpu){.vm = vm, .engine = engine};
-    struct x86_cpu *c =
-        mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (c == MAP_FAILED)
+    struct x86_cpu *c = bigmem_alloc(sizeof *c);
+    if (!c)
         return error_set(e, ERR_NOMEM, "out of memory for vCPU %u", index);
     v->cpu = c;
     c->index = index;
     vm_setup_cpu(vm, c);
     int rc = engine->vcpu_create(c, e);
     if (rc) {
-        munmap(c, sizeof *c);
+        bigmem_free(c, sizeof *c);
         v->cpu = NULL;
         return rc;
     }
@@ -200,7 +199,7 @@ void vcpu_fini(struct vcpu *v)
     if (!v->cpu)
         return;
     v->engine->vcpu_destroy(v->cpu);
-    munmap(v->cpu, sizeof *v->cpu);
+    bigmem_free(v->cpu, sizeof *v->cpu);
     v->cpu = NULL;
 }
 

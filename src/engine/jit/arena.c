@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/bigmem.h"
 #include "engine/jit/jit.h"
 #include "engine/jit/log.h"
 
@@ -33,7 +34,7 @@ static int map_for_perf(struct jit *j, struct error *e)
 
 int jit_arena_create(struct jit *j, uint64_t code, uint64_t data, struct error *e)
 {
-    j->data = map(data, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+    j->data = bigmem_alloc(data);
     if (!j->data)
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     j->data_size = data;
@@ -62,8 +63,7 @@ void jit_arena_destroy(struct jit *j)
         munmap(j->rw, j->size);
     if (j->rx)
         munmap(j->rx, j->size);
-    if (j->data)
-        munmap(j->data, j->data_size);
+    bigmem_free(j->data, j->data_size);
 }
 
 void *jit_data_alloc(struct jit *j, size_t len)

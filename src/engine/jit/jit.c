@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/bigmem.h"
 #include "engine/boundary.h"
 #include "engine/jit/log.h"
 #include "isa/x86/access.h"
@@ -18,8 +19,8 @@
 #include "isa/x86/native.h"
 
 /* Of all vCPUs together; each gets its share, but not less than the minimum. */
-#define CODE_TOTAL (128 * MIB)
-#define DATA_TOTAL (96 * MIB)
+#define CODE_TOTAL (256 * MIB)
+#define DATA_TOTAL (192 * MIB)
 #define SHARE_MIN  (4 * MIB)
 /* Decoded blocks are needed only for instructions that are stepped over. */
 #define DECODED_BYTES (MIB / 4)
@@ -53,7 +54,7 @@ void jit_destroy(struct x86_cpu *c)
         jit_tell_runs(j);
         jit_arena_destroy(j);
         jit_translator_destroy(j);
-        free(j);
+        bigmem_free(j, sizeof *j);
         c->jit = NULL;
     }
     x86_native_destroy(c);
@@ -62,7 +63,7 @@ void jit_destroy(struct x86_cpu *c)
 
 static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, struct error *e)
 {
-    struct jit *j = calloc(1, sizeof *j);
+    struct jit *j = bigmem_alloc(sizeof *j);
     if (!j)
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     c->jit = j;

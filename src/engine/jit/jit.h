@@ -229,7 +229,7 @@ struct jit_tb *jit_find(struct x86_cpu *c);
 void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to);
 /* RIP * JIT_JUMP_HASH in 32 bits; its upper bits are the place in the jump cache. */
 #define JIT_JUMP_HASH  0x9e3779b1u
-#define JIT_JUMP_SHIFT 18
+#define JIT_JUMP_SHIFT 16
 unsigned jit_jump_index(uint64_t rip);
 /* From a translation's `far` to its `entry`. */
 #define JIT_FAR_BYTES 16u

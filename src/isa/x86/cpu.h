@@ -58,7 +58,7 @@ enum x86_mmu {
 #define X86_EXEC_FILTER  131072u
 #define X86_LARGE_FILTER 32768u
 
-#define X86_TLB_BITS 10
+#define X86_TLB_BITS 12
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
 /* The tag of an unused slot. An access that looks there asks for a page whose number ends in
  * `slot`, or, if it crosses pages, in the next number: never for this one, whatever the address and
@@ -114,7 +114,7 @@ struct x86_jump {
     uint64_t key;
     const void *host;
 };
-#define X86_JUMPS 16384u
+#define X86_JUMPS 65536u
 
 /* Segment as data accesses need it. */
 #define X86_SEGOK_R 1u /* any offset may be read: no check needed */
