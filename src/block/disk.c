@@ -89,10 +89,12 @@ void disk_finish(struct disk *d, struct req_list *list)
 static void disk_drain(struct blk *b)
 {
     struct disk *d = disk_of(b);
+    node_hurry(d->top, true);
     pthread_mutex_lock(&d->lock);
     while (d->inflight)
         pthread_cond_wait(&d->drained, &d->lock);
     pthread_mutex_unlock(&d->lock);
+    node_hurry(d->top, false);
 }
 
 /* Nothing but held requests is in flight when it returns; one caller at a time. */

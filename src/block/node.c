@@ -157,6 +157,12 @@ bool node_resolve(struct node *n, uint64_t offset, uint64_t len, bool write, str
     return false;
 }
 
+void node_hurry(struct node *n, bool on)
+{
+    if (n->ops->hurry)
+        n->ops->hurry(n, on);
+}
+
 void node_close(struct node *n)
 {
     if (n)

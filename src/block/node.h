@@ -81,6 +81,9 @@ struct node_ops {
     /* Asynchronous READ and WRITE for nodes that resolve to themselves and have no `fd`: done() is
      * called on a thread of the node's, with no lock held. Never blocks. NULL: it has none. */
     void (*submit)(struct node *n, struct blk_req *req);
+    /* Somebody waits for all that is in flight (true, then false): delays made on purpose end.
+     * NULL: it makes none. */
+    void (*hurry)(struct node *n, bool on);
     void (*close)(struct node *n); /* flushes if it was written; frees it and those below */
 };
 
@@ -117,6 +120,7 @@ int node_resize(struct node *n, uint64_t size, struct error *e);
 /* Follows `resolve` down to a node that resolves to itself, or to zeroes. */
 bool node_resolve(struct node *n, uint64_t offset, uint64_t len, bool write,
                   struct node_place *out);
+void node_hurry(struct node *n, bool on);
 /* NULL is allowed. Errors of the last flush are logged. */
 void node_close(struct node *n);
 
