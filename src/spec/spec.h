@@ -36,7 +36,10 @@ struct spec_disk {
     bool readonly;   /* so is every CD-ROM */
     unsigned format; /* position in spec_format_words */
     enum spec_backing backing;
-    char *serial; /* as the guest sees it; NULL: made up */
+    bool copy_on_read;
+    unsigned iops;      /* at most, per second; 0: any number */
+    uint64_t bandwidth; /* bytes per second at most; 0: any number */
+    char *serial;       /* as the guest sees it; NULL: made up */
     enum spec_block_size block_size;
 };
 

@@ -99,6 +99,11 @@ static const struct {
     {"disks:\n  - bus: ide\n", 2, 5, "a disk needs \"file\"", NULL},
     {"disks:\n  - file: disk\n    blocksize: 1024\n", 3, 16, "cannot be", "512 | 4096"},
     {"disks:\n  - file: disk\n    serial: 123456789012345678901\n", 3, 13, "21 bytes", NULL},
+    {"disks: [{file: disk, format: qcow}]\n", 1, 30, "cannot be \"qcow\"", "auto | raw"},
+    {"disks: [{file: disk, backing: outside}]\n", 1, 31, "cannot be", "\"inside\""},
+    {"disks: [{file: disk, copyonread: 1}]\n", 1, 34, "must be true or false", NULL},
+    {"disks: [{file: disk, iops: 0}]\n", 1, 28, "from 1 to 10000000", NULL},
+    {"disks: [{file: disk, bandwidth: 100K}]\n", 1, 33, "from 1M to 1T", NULL},
     /* Numbers and sizes. */
     {"cpus: two\n", 1, 7, "whole number from 1 to 32, not \"two\"", NULL},
     {"cpus: 0\n", 1, 7, "from 1 to 32", NULL},
@@ -300,6 +305,8 @@ static void test_full(void **state)
     good("name: vm.one\nengine: interp\ncpus: \"4\"\nmemory: 64MiB\nboot: [cdrom, disk]\n"
          "kernel: disk\ninitrd: ./disk\ncmdline: 'console=ttyS0 quiet'\n"
          "disks:\n  - disk\n  - {file: disk, bus: ide, readonly: true}\n"
+         "  - {file: disk, format: raw, backing: anywhere, copyonread: true, iops: 500,\n"
+         "     bandwidth: 20M}\n"
          "cdrom: disk\nfloppy: disk\nserial:\n  file: out.log\nconsole: terminal\nclock: "
          "localtime\ntestdev: true\n",
          &s);
@@ -314,12 +321,18 @@ static void test_full(void **state)
     snprintf(path, sizeof path, "%s/disk", dir);
     assert_string_equal(s.kernel, path);
     assert_string_equal(s.cdrom, path);
-    assert_int_equal(s.ndisk, 2);
+    assert_int_equal(s.ndisk, 3);
     assert_string_equal(s.disk[0].file, path);
     assert_int_equal(s.disk[0].bus, SPEC_BUS_VIRTIO);
     assert_false(s.disk[0].readonly);
     assert_int_equal(s.disk[1].bus, SPEC_BUS_IDE);
     assert_true(s.disk[1].readonly);
+    assert_string_equal(spec_format_words[s.disk[1].format], "auto");
+    assert_int_equal(s.disk[1].backing, SPEC_BACKING_INSIDE);
+    assert_string_equal(spec_format_words[s.disk[2].format], "raw");
+    assert_int_equal(s.disk[2].backing, SPEC_BACKING_ANYWHERE);
+    assert_true(s.disk[2].copy_on_read && s.disk[2].iops == 500);
+    assert_true(s.disk[2].bandwidth == 20 * MIB);
     assert_int_equal(s.serial, SPEC_SERIAL_FILE);
     snprintf(path, sizeof path, "%s/out.log", dir);
     assert_string_equal(s.serial_file, path);

@@ -13,10 +13,11 @@
 #include "block/iov.h"
 #include "block/layer/filter.h"
 
-#define SECTOR       512u
-#define BUCKETS      4096u
-#define MAX_VERSIONS 65536u /* 32 MiB; then the cache empties itself, as a disk's may at any time \
-                             */
+#define SECTOR  512u
+#define BUCKETS 4096u
+#define MAX_VERSIONS                                                             \
+    65536u /* 32 MiB; then the cache empties itself, as a disk's may at any time \
+            */
 
 struct version {
     struct version *older;
