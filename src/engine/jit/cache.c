@@ -330,14 +330,15 @@ static bool insert(struct x86_cpu *c, struct jit_tb *tb)
     return true;
 }
 
-static struct jit_tb *make(struct x86_cpu *c, gva_t lin, uint64_t roff, bool global)
+static struct jit_tb *make(struct x86_cpu *c, gva_t lin, uint64_t roff, bool global,
+                           unsigned single)
 {
     struct jit *j = c->jit;
     for (unsigned attempt = 0; attempt < 2; attempt++) {
         jit_mode_update(c);
         unsigned mode = global ? j->cur_mode_global : j->cur_mode;
         if (!x86_native_full(c)) {
-            struct jit_tb *tb = jit_translate(c, lin, roff, mode);
+            struct jit_tb *tb = jit_translate(c, lin, roff, mode, single);
             if (tb && insert(c, tb))
                 return tb;
             if (!tb && !j->full)
@@ -380,7 +381,7 @@ static void note(struct x86_cpu *c, gva_t lin)
         x86_exec_note(c, lin, flags & X86_TLBF_GLOBAL, true);
 }
 
-struct jit_tb *jit_find(struct x86_cpu *c)
+struct jit_tb *jit_find(struct x86_cpu *c, unsigned single)
 {
     struct jit *j = c->jit;
     uint64_t roff = 0, rip = c->s.rip;
@@ -397,10 +398,10 @@ struct jit_tb *jit_find(struct x86_cpu *c)
     uint64_t place = c->code_size == 64 ? rip % PAGE_SIZE : rip;
     struct jit_tb *tb = *bucket_of(j, place, roff);
     while (tb && !(tb->rip == place && tb->roff == roff && tb->mode == mode &&
-                   (!tb->cross || still_crosses(c, tb, lin))))
+                   tb->single == single && (!tb->cross || still_crosses(c, tb, lin))))
         tb = tb->next;
     if (!tb)
-        tb = make(c, lin, roff, global);
+        tb = make(c, lin, roff, global, single);
     if (tb) {
         note(c, lin);
         if (tb->cross)

@@ -121,6 +121,16 @@ static void emit_goto(struct tr *t, const struct cold *k)
     asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.dispatch));
 }
 
+/* Flags are in cpu->fl. */
+static void emit_group(struct tr *t, const struct cold *k)
+{
+    if (k->x87_last)
+        tr_x87_tell(t, k->x87_last);
+    t->ef = false;
+    t->fl = true;
+    tr_goto_single(t, k->rip);
+}
+
 /* Pieces may add pieces: the taken sides of branches do. */
 void tr_cold_emit(struct tr *t)
 {
@@ -134,7 +144,7 @@ void tr_cold_emit(struct tr *t)
             emit_interp(t, &k);
             break;
         case COLD_GROUP:
-            tr_group_copy(t, k.group);
+            emit_group(t, &k);
             break;
         case COLD_TLB:
             emit_tlb(t, &k);

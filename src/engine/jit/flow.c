@@ -58,7 +58,7 @@ static void goto_label(struct tr *t, unsigned n)
     asm_jmp(&t->b, t->label[n]);
 }
 
-static void goto_link(struct tr *t, uint64_t rip)
+static void goto_link(struct tr *t, uint64_t rip, unsigned single)
 {
     struct jit_link *l = jit_data_alloc(t->j, sizeof *l);
     if (!l) {
@@ -66,6 +66,7 @@ static void goto_link(struct tr *t, uint64_t rip)
         return;
     }
     l->rip = rip;
+    l->single = (uint16_t)single;
     l->from = t->tb;
     l->fl = t->fl;
     /* The stub lies behind the jump: it is where that leads until it is patched. */
@@ -166,9 +167,14 @@ void tr_goto(struct tr *t, uint64_t rip, uint64_t from)
     if (own >= 0)
         goto_label(t, (unsigned)own);
     else if (in_page(t, rip))
-        goto_link(t, rip);
+        goto_link(t, rip, 0);
     else
         goto_cached(t, rip);
+}
+
+void tr_goto_single(struct tr *t, uint64_t rip)
+{
+    goto_link(t, rip, (unsigned)(t->tb->rip + t->tb->len - rip));
 }
 
 /* Target of a relative branch; false: it faults. */

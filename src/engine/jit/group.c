@@ -4,8 +4,8 @@
  * Stack frames and structures are accessed through one register, at small offsets from each other.
  * The first such access checks the whole range that those to come will touch, which must lie within
  * one page; the host address that belongs to it stays in a register (H_HELD) for the others. If the
- * check fails, a second copy of these instructions is executed, behind the translation, in which
- * each makes its own check.
+ * check fails, the rest of the translation is executed by another one (jit_tb.single), made when
+ * that happens for the first time, in which each access has its own check.
  *
  * What is held stays valid: a TLB entry is given up only at the guest's request or when the memory
  * map changes, neither of which happens within a translation but in C code, which ends the group. A
@@ -161,13 +161,12 @@ static unsigned survey(const struct tr *t, unsigned first, unsigned base, struct
 bool tr_group_begin(struct tr *t, unsigned base)
 {
     unsigned n = (unsigned)(t->s - t->j->src);
-    struct held h = {.base = base, .first = n, .x87_last = t->x87_last};
-    if (t->copying || !tr_code64(t) || (t->held.active && t->held.last > n) ||
-        tr_reg(base) == H_NONE || survey(t, n, base, &h) < 2 || t->ngroups == GROUPS_MAX)
+    struct held h = {.base = base, .first = n};
+    if (t->tb->single || !tr_code64(t) || (t->held.active && t->held.last > n) ||
+        tr_reg(base) == H_NONE || survey(t, n, base, &h) < 2)
         return false;
     h.active = true;
     t->held = h;
-    t->group[t->ngroups] = h;
     return true;
 }
 
@@ -189,33 +188,4 @@ void tr_group_step(struct tr *t)
         h->active = false;
     else
         h->at += by;
-}
-
-/* The copy without sharing; then back to the straight path. */
-void tr_group_copy(struct tr *t, unsigned group)
-{
-    struct held h = t->group[group];
-    bool end = false;
-    t->copying = true;
-    t->held.active = false;
-    t->ef = false;
-    t->fl = true;
-    t->x87_last = h.x87_last;
-    for (unsigned n = h.first; n <= h.last && !end; n++)
-        end = tr_write_insn(t, n);
-    t->copying = false;
-    if (end)
-        return;
-    if (h.last + 1 == t->n) {
-        const struct jit_src *s = &t->j->src[h.last];
-        tr_x87_settle(t);
-        tr_goto(t, (t->tb->rip + s->i.end) & t->c->ip_mask, t->tb->rip);
-        return;
-    }
-    const struct point *p = &t->point[h.last + 1];
-    if (p->fl)
-        tr_need_fl(t);
-    if (p->ef)
-        tr_need_ef(t);
-    asm_jmp(&t->b, p->host);
 }

@@ -130,11 +130,21 @@ static void settle(struct x86_cpu *c)
 struct jit_tb *jit_lookup(struct x86_cpu *c)
 {
     settle(c);
-    struct jit_tb *tb = jit_find(c);
+    struct jit_tb *tb = jit_find(c, 0);
     if (LIKELY(tb != NULL)) {
         jit_jump_insert(c, tb);
         c->jit_page = c->s.rip - tb->rip;
     }
+    return tb;
+}
+
+/* It is not for others to find. */
+static struct jit_tb *lookup_single(struct x86_cpu *c, unsigned single)
+{
+    settle(c);
+    struct jit_tb *tb = jit_find(c, single);
+    if (LIKELY(tb != NULL))
+        c->jit_page = c->s.rip - tb->rip;
     return tb;
 }
 
@@ -160,7 +170,9 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     struct jit_tb *from = l->from;
     uint64_t flushes = j->flushes, killed = j->stat.killed;
     c->s.rip = c->jit_page + l->rip;
-    struct jit_tb *tb = boundary_needed(c) ? NULL : jit_lookup(c);
+    struct jit_tb *tb = boundary_needed(c) ? NULL
+                        : l->single        ? lookup_single(c, l->single)
+                                           : jit_lookup(c);
     if (!tb)
         return j->thunk.leave;
     /* Only if the page is still the same, and `from` still alive. */

@@ -79,8 +79,9 @@ struct jit_link {
     uint8_t *site;         /* the displacement, in the writable mapping */
     const uint8_t *stub;   /* likewise */
     struct jit_tb *from;
-    uint64_t rip; /* relative, as the translation's */
-    bool fl;      /* the flags are in cpu->fl here, else in EFLAGS */
+    uint64_t rip;    /* relative, as the translation's */
+    uint16_t single; /* of the translation that is wanted */
+    bool fl;         /* the flags are in cpu->fl here, else in EFLAGS */
 };
 
 struct jit_tb {
@@ -93,6 +94,7 @@ struct jit_tb {
     uint32_t gen, gen2; /* generations of the page(s) */
     bool alone;         /* begins with an instruction that only one engine can execute */
     bool cross;         /* a single instruction that reaches into page roff2 */
+    uint16_t single;    /* not 0: made for so many bytes, each access with its own TLB check */
     uint64_t roff2;
     uint16_t len, count;             /* guest bytes, instructions */
     const uint8_t *entry, *entry_ef; /* executable: flags in cpu->fl, in EFLAGS */
@@ -223,9 +225,9 @@ bool jit_mode_find(struct jit *j, const struct jit_mode *m, unsigned *index);
 void jit_mode_update(struct x86_cpu *c);
 /* Kills translations of code that has been written. */
 void jit_sync_code(struct x86_cpu *c);
-/* The translation at s.rip, made if need be. Raises #PF, #GP. NULL: it cannot be translated (code
- * in device memory): interpret one instruction. */
-struct jit_tb *jit_find(struct x86_cpu *c);
+/* The translation at s.rip, made if need be; `single` as in struct jit_tb. Raises #PF, #GP. NULL:
+ * it cannot be translated (code in device memory): interpret one instruction. */
+struct jit_tb *jit_find(struct x86_cpu *c, unsigned single);
 void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to);
 /* RIP * JIT_JUMP_HASH in 32 bits; its upper bits are the place in the jump cache. */
 #define JIT_JUMP_HASH  0x9e3779b1u
@@ -239,7 +241,8 @@ void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb);
 int jit_translator_create(struct jit *j, struct error *e);
 void jit_translator_destroy(struct jit *j);
 /* NULL: j->full, or the code is in device memory. Raises #PF, #GP. */
-struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode);
+struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode,
+                             unsigned single);
 
 /* ---- flow.c ---- */
 /* Makes the jump go through the jump cache: to an instruction that reaches into another page. */

@@ -134,7 +134,8 @@ static void check_group(struct tr *t)
     struct cold *k = tr_cold(t, COLD_GROUP);
     if (!k)
         return;
-    k->group = t->ngroups++;
+    k->rip = t->tb->rip + t->s->off;
+    k->x87_last = t->x87_last;
     compare_tag(t, h->write ? ACC_W : ACC_R, k);
     asm_mov_rr(b, H_HELD, H_R11);
 }

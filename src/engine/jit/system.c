@@ -21,7 +21,7 @@ static void rflags(struct tr *t, enum asm_alu op, uint32_t bits)
 static bool sti(struct tr *t)
 {
     unsigned n = (unsigned)(t->s - t->j->src);
-    if (t->copying || n + 1 >= t->n)
+    if (n + 1 >= t->n)
         return false;
     rflags(t, ALU_OR, X86_FL_IF);
     t->poll_behind = n + 1;

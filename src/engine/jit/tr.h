@@ -12,7 +12,7 @@
 
 enum cold_kind {
     COLD_INTERP, /* execute the instruction by its semantic function, come back behind it */
-    COLD_GROUP,  /* execute the copy of a group */
+    COLD_GROUP,  /* continue with a translation that has no groups */
     COLD_TLB,    /* look into the TLB's other ways, refill it, come back */
     COLD_RACED,  /* report a store, come back */
     COLD_GOTO,   /* set RIP and dispatch */
@@ -28,36 +28,27 @@ struct cold {
     uint8_t size;        /* COLD_RACED */
     bool ef, fl;         /* where the flags are here (COLD_BRANCH), or must be on return */
     struct opnd host;    /* COLD_RACED */
-    unsigned group;      /* COLD_GROUP */
     struct jit_insn *ji; /* COLD_INTERP */
-    const struct jit_src *x87_last; /* COLD_INTERP: before it */
+    const struct jit_src *x87_last; /* COLD_INTERP, COLD_GROUP: before it */
     bool leaves;                    /* COLD_INTERP: it does not come back */
     struct cold *slow;              /* COLD_TLB: where to go if that fails */
     const uint8_t *thunk;
     const uint8_t *at;  /* where it was written */
-    uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH */
+    uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH, COLD_GROUP */
     uint8_t *back;
 };
 
 /* Accesses that share a TLB check: group.c. */
 struct held {
     bool active, write;
-    unsigned base;                  /* guest register */
-    unsigned first, last;           /* instructions */
-    int64_t lo, hi;                 /* the range, relative to the register at `first` */
-    int64_t at;                     /* how far it has moved since */
-    const struct jit_src *x87_last; /* at `first` */
-};
-#define GROUPS_MAX 16u
-
-/* The beginning of an instruction on the straight path. */
-struct point {
-    uint8_t *host;
-    bool ef, fl;
+    unsigned base;        /* guest register */
+    unsigned first, last; /* instructions */
+    int64_t lo, hi;       /* the range, relative to the register at `first` */
+    int64_t at;           /* how far it has moved since */
 };
 
-/* An instruction is written twice at most (groups), with fewer than eight pieces each time. */
-#define COLD_MAX (16u * JIT_TB_INSNS)
+/* An instruction has fewer than eight pieces. */
+#define COLD_MAX (8u * JIT_TB_INSNS)
 
 struct tr {
     struct jit *j;
@@ -83,10 +74,6 @@ struct tr {
     uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */
     unsigned poll_behind;         /* the instruction behind STI; 0: none */
     struct held held;             /* in H_HELD */
-    bool copying;
-    unsigned ngroups;
-    struct held group[GROUPS_MAX];
-    struct point point[JIT_TB_INSNS];
     unsigned ncold;
     struct cold cold[COLD_MAX];
 };
@@ -191,8 +178,6 @@ bool tr_group_begin(struct tr *t, unsigned base);
 /* Has the access been checked already? */
 bool tr_group_has(const struct tr *t, unsigned base, int64_t from, unsigned size, bool write);
 void tr_group_step(struct tr *t); /* behind each instruction */
-void tr_group_copy(struct tr *t, unsigned group);
-bool tr_write_insn(struct tr *t, unsigned n); /* translate.c; true: the translation ends with it */
 
 /* ---- system.c ---- */
 bool tr_system(struct tr *t, bool *end);
@@ -202,6 +187,8 @@ bool tr_system(struct tr *t, bool *end);
 void tr_poll(struct tr *t, uint64_t rip);
 void tr_goto_mode(struct tr *t, uint64_t rip); /* to code of the mode that cpu->jit_key says now */
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from);
+/* To a translation from `rip` on, within this one, that has no groups. */
+void tr_goto_single(struct tr *t, uint64_t rip);
 
 /* ---- what an instruction does with the flags (flags.c): X86_FL_ARITH bits ---- */
 struct tr_flags {

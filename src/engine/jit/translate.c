@@ -125,7 +125,7 @@ static void decode_run(struct tr *t)
     struct jit_tb *tb = t->tb;
     uint64_t roff = tb->roff, limit = t->m->cs_limit - tb->rip;
     unsigned room = (unsigned)(PAGE_SIZE - roff % PAGE_SIZE), off = 0, marked = 0;
-    while (t->n < JIT_TB_INSNS) {
+    while (t->n < JIT_TB_INSNS && !(tb->single && off >= tb->single)) {
         if (marked < room && off + INSN_MAX > marked) {
             unsigned more = (unsigned)min_u64(room - marked, 64);
             uint32_t gen = x86_code_mark(t->c, roff + marked, more);
@@ -215,7 +215,7 @@ static const uint8_t *here(const struct tr *t)
 /* Flags are in cpu->fl. */
 static void check_stop(struct tr *t)
 {
-    if (!t->j->exact)
+    if (!t->j->exact || t->tb->single) /* which is part of the one that leads here */
         return;
     asm_alu_imm(&t->b, ALU_SUB, OP_GS(G_OFF(jit_stop)), 1, 4);
     uint8_t *go = asm_jcc(&t->b, CC_NB, NULL);
@@ -294,18 +294,15 @@ static void write_label(struct tr *t, unsigned n)
     t->label[n] = t->b.p;
 }
 
-bool tr_write_insn(struct tr *t, unsigned n)
+static bool write_insn(struct tr *t, unsigned n)
 {
     bool end = false;
     t->s = &t->j->src[n];
     t->ji = NULL;
     t->slow = NULL;
-    if (!t->copying)
-        t->point[n] = (struct point){t->b.p, t->ef, t->fl};
     if (t->target[n] || (t->s->i.flags & X86_IF_END))
         tr_x87_settle(t);
-    if (!t->copying)
-        write_label(t, n);
+    write_label(t, n);
     bool known = t->s->zi.mnemonic != ZYDIS_MNEMONIC_INVALID;
     if (!known || !(tr_flow(t, &end) || tr_system(t, &end) || tr_move(t) || tr_integer(t) ||
                     tr_simd(t) || tr_x87(t))) {
@@ -331,7 +328,7 @@ static void write_code(struct tr *t)
     write_entries(t);
     bool end = false;
     for (unsigned n = 0; n < t->n && !end; n++)
-        end = tr_write_insn(t, n);
+        end = write_insn(t, n);
     tr_x87_settle(t);
     if (!end)
         tr_goto(t, (tb->rip + tb->len) & t->c->ip_mask, tb->rip);
@@ -349,7 +346,8 @@ void jit_translator_destroy(struct jit *j)
     free(j->tr);
 }
 
-struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode)
+struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode,
+                             unsigned single)
 {
     struct jit *j = c->jit;
     j->full = true; /* unless it turns out otherwise */
@@ -369,8 +367,11 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     uint8_t *start = j->rw + j->used;
     t->b = (struct asm_buf){start, start, start + TB_HOST_MAX, false};
     bool pic = tr_code64(t);
-    *tb = (struct jit_tb){
-        .rip = pic ? roff % PAGE_SIZE : c->s.rip, .roff = roff, .mode = mode, .pic = pic};
+    *tb = (struct jit_tb){.rip = pic ? roff % PAGE_SIZE : c->s.rip,
+                          .roff = roff,
+                          .mode = mode,
+                          .pic = pic,
+                          .single = (uint16_t)single};
     decode_run(t);
     if (!t->n)
         decode_cross(t);
