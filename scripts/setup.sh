@@ -17,7 +17,9 @@ libjansson-dev  JSON
 libuv1-dev      events
 liburing-dev    disks
 libyaml-dev     spec
+libzstd-dev     compression
 libzydis-dev    decoder
+zlib1g-dev      compression
 seabios         firmware
 clang-format    style
 clang           fuzzers
@@ -34,6 +36,7 @@ e2fsprogs       disk
 fdisk           disk
 mmdebstrap      disk
 genisoimage     CD-ROM
+qemu-utils      images
 '
 
 bench_packages='

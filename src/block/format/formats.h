@@ -6,6 +6,7 @@
 
 #include "block/format.h"
 
+extern const struct format format_qcow2;
 extern const struct format format_raw;
 
 #endif
