@@ -25,6 +25,7 @@
 #include "machine/smbios.h"
 #include "pci/ahci_pci.h"
 #include "pci/i440fx.h"
+#include "pci/nvme_pci.h"
 #include "pci/piix3.h"
 #include "pci/piix3_ide.h"
 #include "pci/piix4pm_pci.h"
@@ -118,7 +119,8 @@ struct pc {
     struct virtio_console console;
     struct virtio_pci rng_fn, console_fn;
     struct pc_virtio_disk vdisk[SPEC_MAX_DISKS];
-    struct ahci_pci ahci; /* with disks on it only */
+    struct nvme_pci nvme[SPEC_MAX_DISKS]; /* by disk; those on other buses are unused */
+    struct ahci_pci ahci;                 /* with disks on it only */
     struct pc_disk_place place[SPEC_MAX_DISKS];
     struct pc_disk_place cd_place;
 

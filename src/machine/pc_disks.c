@@ -1,7 +1,8 @@
 /*
  * pc_disks.c - which slot, port and unit each disk of the spec gets, and the boot order.
  *
- * PCI slots are given out in the spec's order: one for each virtio disk, one for the AHCI
+ * PCI slots are given out in the spec's order: one for each virtio and
+ * NVMe disk, one for the AHCI
  * controller when its first disk comes. IDE disks fill the places of the two channels in order, but
  * for the secondary master, which is always the CD-ROM drive.
  */
@@ -111,13 +112,28 @@ static int add_ahci(struct pc *p, unsigned n, struct taken *t, const char *seria
     return 0;
 }
 
+static int add_nvme(struct pc *p, unsigned n, struct taken *t, const char *serial, struct error *e)
+{
+    unsigned slot = p->place[n].slot = t->slot++;
+    log_info("disk %u: %s: NVMe, PCI slot %u", n, p->spec->disk[n].file, slot);
+    const struct nvme_config cfg = {
+        .blk = p->cfg.disk[n],
+        .serial = serial,
+        .queues = queues(p, NVME_MAX_QUEUES - 1),
+        .block_size = block_size(p, n),
+    };
+    return nvme_pci_init(&p->nvme[n], &p->pci, PCI_DEVFN(slot, 0), &cfg, e);
+}
+
 /* ---- all ---- */
 
 int pc_disks_init(struct pc *p, struct error *e)
 {
     static int (*const add[])(struct pc * p, unsigned n, struct taken *t, const char *serial,
-                              struct error *e) = {
-        [SPEC_BUS_IDE] = add_ide, [SPEC_BUS_VIRTIO] = add_virtio, [SPEC_BUS_AHCI] = add_ahci};
+                              struct error *e) = {[SPEC_BUS_IDE] = add_ide,
+                                                  [SPEC_BUS_VIRTIO] = add_virtio,
+                                                  [SPEC_BUS_AHCI] = add_ahci,
+                                                  [SPEC_BUS_NVME] = add_nvme};
     struct taken t = {.slot = PC_SLOT_DISK};
     for (unsigned n = 0; n < p->spec->ndisk; n++) {
         char serial[SPEC_MAX_SERIAL + 1];
@@ -141,6 +157,7 @@ void pc_disks_fini(struct pc *p)
 {
     ahci_pci_fini(&p->ahci);
     for (unsigned n = 0; n < SPEC_MAX_DISKS; n++) {
+        nvme_pci_fini(&p->nvme[n]);
         if (!p->vdisk[n].present)
             continue;
         virtio_pci_fini(&p->vdisk[n].fn);
@@ -163,6 +180,9 @@ static void put_path(FILE *f, const struct pc_disk_place *at)
         break;
     case SPEC_BUS_AHCI:
         fprintf(f, "/pci@i0cf8/sata@%x/drive@%x/disk@0\n", at->slot, at->unit);
+        break;
+    case SPEC_BUS_NVME:
+        fprintf(f, "/pci@i0cf8/nvme@%x/namespace@1,0\n", at->slot);
         break;
     }
 }

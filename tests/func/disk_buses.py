@@ -18,10 +18,10 @@ PROMPT = "guest:# "
 MIB = 1 << 20
 SIZE = 24 * MIB
 FIO = 600 * SLOW  # seconds for one run of it
-MODULES = ["virtio_pci", "virtio_blk", "ata_piix", "ahci", "sd_mod", "sr_mod"]
+MODULES = ["virtio_pci", "virtio_blk", "ata_piix", "ahci", "nvme", "sd_mod", "sr_mod"]
 APPLETS = "insmod blockdev blkdiscard sync find sort cut tr cmp readlink basename tail mkdir"
-DEVICE = {"virtio": "vd", "ide": "sd", "ahci": "sd"}
-OWNER = {"virtio": "/virtio", "ide": "00:01.1/ata", "ahci": "/ata"}  # a part of the device's path in /sys
+DEVICE = {"virtio": "vd", "ide": "sd", "ahci": "sd", "nvme": "nvme"}
+OWNER = {"virtio": "/virtio", "ide": "00:01.1/ata", "ahci": "/ata", "nvme": "/nvme"}  # a part of the device's path in /sys
 BUSES = list(DEVICE)
 CDROM = ["ide", "ahci"]
 
@@ -142,6 +142,9 @@ def every_bus(folder, prog):
                    f"{cd} on {bus} reads wrong")
         disk = find(g, "ahci")
         expect(g.ask(f"cat /sys/block/{disk}/device/queue_depth") == "32", g.text[-200:])
+        disk = find(g, "nvme")
+        expect(g.ask(f"cat /sys/block/{disk}/device/serial").strip() == "No-nvme", g.text[-300:])
+        expect(g.ask(f"ls /sys/block/{disk}/mq | grep -c .") == "2", "not a queue for each vCPU")
         disk = find(g, "virtio")
         expect(g.ask(f"cat /sys/block/{disk}/serial") == "No-virtio", g.text[-300:])
         expect(g.ask(f"ls /sys/block/{disk}/mq | grep -c .") == "2", "not a queue for each vCPU")
