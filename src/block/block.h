@@ -2,10 +2,10 @@
  * block.h - asynchronous block back ends.
  *
  * A device fills a `struct blk_req` that it owns and submits it; the request, its iovec array and
- * the memory it points to stay valid until `done` is called, exactly once, from an I/O thread and
- * with the device lock held. Submitting never blocks on I/O. Requests complete in any order; a
- * FLUSH covers every write that was completed before it was submitted, and reports done only when
- * they are durable.
+ * the memory it points to stay valid until `done` is called, exactly once, from an I/O thread (or
+ * from blk_end(), see there) and with the device lock held. Submitting never blocks on I/O.
+ * Requests complete in any order; a FLUSH covers every write that was completed before it was
+ * submitted, and reports done only when they are durable.
  */
 #ifndef SOSIA_BLOCK_BLOCK_H
 #define SOSIA_BLOCK_BLOCK_H
@@ -58,12 +58,14 @@ struct blk {
     void *ctx;
 };
 
+enum blk_batch { BLK_PLUG, BLK_UNPLUG, BLK_BEGIN, BLK_END };
+
 struct blk_driver {
     const char *name;
     void (*submit)(struct blk *b, struct blk_req *req);
     void (*close)(struct blk *b); /* waits for requests in flight, flushes, frees; lock not held */
     void (*drain)(struct blk *b); /* waits for requests in flight; lock not held */
-    void (*plug)(struct blk *b, bool more);                       /* may be NULL */
+    void (*batch)(struct blk *b, enum blk_batch what);            /* may be NULL */
     int (*resize)(struct blk *b, uint64_t size, struct error *e); /* may be NULL */
 };
 
@@ -72,18 +74,35 @@ static inline void blk_submit(struct blk *b, struct blk_req *req)
     b->drv->submit(b, req);
 }
 
+static inline void blk_batch(struct blk *b, enum blk_batch what)
+{
+    if (b->drv->batch)
+        b->drv->batch(b, what);
+}
+
 /* Between the two calls requests may be collected, to be sent to the host together. For a device
  * that finds several in its queue; on one thread, with the device lock held all the while. */
 static inline void blk_plug(struct blk *b)
 {
-    if (b->drv->plug)
-        b->drv->plug(b, true);
+    blk_batch(b, BLK_PLUG);
 }
 
 static inline void blk_unplug(struct blk *b)
 {
-    if (b->drv->plug)
-        b->drv->plug(b, false);
+    blk_batch(b, BLK_UNPLUG);
+}
+
+/* The same, but blk_end() calls done() for what the host could do at once, such as reads from its
+ * page cache: cheaper by two changes of the thread. A done() that begins anew is nested no deeper:
+ * nothing is done at once then. */
+static inline void blk_begin(struct blk *b)
+{
+    blk_batch(b, BLK_BEGIN);
+}
+
+static inline void blk_end(struct blk *b)
+{
+    blk_batch(b, BLK_END);
 }
 
 /* Changes the size of the disk and tells the device (`resized`). Blocks; lock not held. */

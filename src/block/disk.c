@@ -51,7 +51,9 @@ static void disk_submit(struct blk *b, struct blk_req *req)
     req->note = (struct blk_note){0};
     pthread_mutex_lock(&d->lock);
     d->inflight++;
-    if (d->hold) {
+    if (!d->hold && !refuse(d, req) && disk_at_once(d, req)) {
+        req_push(&d->ready, req);
+    } else if (d->hold) {
         req_push(&d->held, req);
         d->nheld++;
     } else {
@@ -60,29 +62,49 @@ static void disk_submit(struct blk *b, struct blk_req *req)
     pthread_mutex_unlock(&d->lock);
 }
 
-static void disk_plug(struct blk *b, bool more)
+/* Calls done() for all of the list, with the device lock held. */
+static void finish_locked(struct disk *d, struct req_list *list)
 {
-    struct disk *d = disk_of(b);
+    unsigned n = 0;
+    for (struct blk_req *req; (req = req_pop(list)); n++)
+        req->done(req, req->note.result);
     pthread_mutex_lock(&d->lock);
-    d->plugged = more;
-    if (!more && d->ring)
-        disk_fast_submit(d);
+    d->inflight -= n;
+    if (d->inflight == d->nheld)
+        pthread_cond_broadcast(&d->drained);
     pthread_mutex_unlock(&d->lock);
 }
 
 void disk_finish(struct disk *d, struct req_list *list)
 {
-    unsigned n = 0;
     if (!list->head)
         return;
     pthread_mutex_lock(d->dev_lock);
-    for (struct blk_req *req; (req = req_pop(list)); n++)
-        req->done(req, req->note.result);
+    finish_locked(d, list);
     pthread_mutex_unlock(d->dev_lock);
+}
+
+static void disk_batch(struct blk *b, enum blk_batch what)
+{
+    struct disk *d = disk_of(b);
+    struct req_list ready = {0};
     pthread_mutex_lock(&d->lock);
-    d->inflight -= n;
-    if (d->inflight == d->nheld)
-        pthread_cond_broadcast(&d->drained);
+    d->plugged = what == BLK_PLUG || what == BLK_BEGIN;
+    d->at_once = what == BLK_BEGIN && !d->ending;
+    d->copied = 0;
+    if (!d->plugged && d->ring)
+        disk_fast_submit(d);
+    if (what == BLK_END && !d->ending) {
+        ready = d->ready;
+        d->ready = (struct req_list){0};
+        d->ending = ready.head != NULL;
+    }
+    pthread_mutex_unlock(&d->lock);
+    if (!ready.head)
+        return;
+    finish_locked(d, &ready);
+    pthread_mutex_lock(&d->lock);
+    d->ending = false;
     pthread_mutex_unlock(&d->lock);
 }
 
@@ -157,7 +179,7 @@ static void disk_close(struct blk *b)
 }
 
 static const struct blk_driver disk_driver = {
-    "disk", disk_submit, disk_close, disk_drain, disk_plug, disk_resize,
+    "disk", disk_submit, disk_close, disk_drain, disk_batch, disk_resize,
 };
 
 static int start_io(struct disk *d, enum disk_io io, struct error *e)

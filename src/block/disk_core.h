@@ -7,6 +7,8 @@
  * requests apart (rule 1 of node.h).
  *
  *                 overlaps another                       worker thread: node_*()
+ *        .-- READY (done at once: done() is called by blk_end())
+ *        |
  *     submit ----> WAITING on that one ---.          .--> SLOW --.
  *        |                                v          |           v
  *        `------------------------------> gate ------+        finished ----> done()
@@ -54,6 +56,12 @@ struct disk {
     bool hold; /* the size is being changed: nothing is let to the gate */
     struct req_list held;
 
+    bool at_once; /* between blk_begin() and blk_end() */
+    bool ending;  /* in blk_end() */
+    bool no_reads_at_once;
+    uint64_t copied; /* bytes of what was done at once since blk_begin() */
+    struct req_list ready;
+
     struct uring *ring; /* NULL: only the slow way */
     bool plugged;
     bool stuck; /* the kernel did not take what the ring has; a worker tries again */
@@ -84,12 +92,20 @@ static inline struct blk_req *req_pop(struct req_list *l)
 }
 
 /* disk_gate.c. With `lock` held. */
+/* Whether it could go straight through. */
+bool disk_gate_open(struct disk *d, struct blk_req *req);
 void disk_gate_enter(struct disk *d, struct blk_req *req);
 /* It is finished: those that waited for it go on. */
 void disk_gate_leave(struct disk *d, struct blk_req *req);
 
-/* disk_fast.c. With `lock` held: false: not possible. */
-bool disk_fast(struct disk *d, struct blk_req *req);
+/* disk_fast.c. With `lock` held. */
+enum disk_way {
+    DISK_SENT,
+    DISK_SLOW_EXACT, /* the slow way, but to places that are known: nothing moves */
+    DISK_SLOW,
+};
+enum disk_way disk_fast(struct disk *d, struct blk_req *req);
+bool disk_at_once(struct disk *d, struct blk_req *req);
 void disk_fast_submit(struct disk *d);
 void disk_fast_done(void *disk, const struct uring_event *ev, unsigned n);
 

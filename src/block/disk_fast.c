@@ -4,6 +4,7 @@
  * Mostly one place for all of a request, which is sent with the request's own segments. Otherwise
  * the segments are cut up into a `struct blk_pieces`.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
 
@@ -11,6 +12,7 @@
 #include "block/iov.h"
 
 #define MAX_PIECES 32
+#define AT_ONCE    (256 * KIB) /* bytes between blk_begin() and blk_end(): the caller is a vCPU */
 
 struct blk_pieces {
     unsigned left; /* not finished */
@@ -63,29 +65,59 @@ static bool send_pieces(struct disk *d, struct blk_req *req, const struct node_p
     return true;
 }
 
-bool disk_fast(struct disk *d, struct blk_req *req)
+static bool is_transfer(const struct disk *d, const struct blk_req *req)
+{
+    return (req->op == BLK_READ || req->op == BLK_WRITE) && !req->fua && req->niov > 0 &&
+           req->niov <= URING_MAX_IOV && req->len > 0 &&
+           range_within(req->offset, req->len, node_size(d->top));
+}
+
+enum disk_way disk_fast(struct disk *d, struct blk_req *req)
 {
     struct node_place place[MAX_PIECES];
     struct blk_note *note = &req->note;
     bool write = req->op == BLK_WRITE;
-    if (!d->ring || (!write && req->op != BLK_READ) || req->fua || req->niov < 1 ||
-        req->niov > URING_MAX_IOV || req->len == 0 ||
-        !range_within(req->offset, req->len, node_size(d->top)))
-        return false;
-    unsigned n = find_places(d, req, place);
-    if (n == 0 || !uring_room(d->ring, n))
-        return false;
+    unsigned n = is_transfer(d, req) ? find_places(d, req, place) : 0;
+    if (n == 0)
+        return DISK_SLOW;
+    if (!d->ring || !uring_room(d->ring, n) || (write && place->node->writes_block))
+        return DISK_SLOW_EXACT;
     if (n > 1) {
         if (!send_pieces(d, req, place, n))
-            return false;
+            return DISK_SLOW_EXACT;
     } else {
         note->one = (struct blk_piece){req, req->len};
         if (!uring_prepare(d->ring, place->node->fd, write, req->iov, req->niov, place->offset,
                            req->len, &note->one))
-            return false;
+            return DISK_SLOW_EXACT;
     }
     if (!d->plugged)
         disk_fast_submit(d);
+    return DISK_SENT;
+}
+
+/* Tries what the page cache can do, here and now (RWF_NOWAIT, preadv2(2)). A write that was done
+ * in part will be done again. */
+bool disk_at_once(struct disk *d, struct blk_req *req)
+{
+    struct node_place p;
+    bool write = req->op == BLK_WRITE;
+    if (!d->at_once || d->copied + req->len > AT_ONCE || !is_transfer(d, req) ||
+        (!write && d->no_reads_at_once) || !disk_gate_open(d, req) ||
+        !node_resolve(d->top, req->offset, req->len, write, &p) || !p.node || p.len < req->len ||
+        p.node->ops->submit || (write && p.node->writes_block))
+        return false;
+    ssize_t n = write ? pwritev2(p.node->fd, req->iov, req->niov, (off_t)p.offset, RWF_NOWAIT)
+                      : preadv2(p.node->fd, req->iov, req->niov, (off_t)p.offset, RWF_NOWAIT);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) { /* not on this file system, mostly */
+        if (write)
+            p.node->writes_block = true;
+        else
+            d->no_reads_at_once = true;
+    }
+    if (n < 0 || (uint64_t)n != req->len)
+        return false;
+    d->copied += req->len;
     return true;
 }
 

@@ -47,24 +47,37 @@ static void try_start(struct disk *d, struct blk_req *req)
 {
     if (must_wait(d, req))
         return;
-    if (!disk_fast(d, req)) {
-        if (!req->note.reads && !req->note.expanded && d->granule > 1) {
-            expand(d, &req->note);
-            if (must_wait(d, req))
-                return;
-        }
-        disk_slow(d, req);
+    enum disk_way way = disk_fast(d, req);
+    if (way == DISK_SLOW && !req->note.reads && !req->note.expanded && d->granule > 1) {
+        expand(d, &req->note);
+        if (must_wait(d, req))
+            return;
     }
+    if (way != DISK_SENT)
+        disk_slow(d, req);
     req->note.started = true;
 }
 
-void disk_gate_enter(struct disk *d, struct blk_req *req)
+static void describe(struct disk *d, struct blk_req *req)
 {
     struct blk_note *note = &req->note;
     note->reads = req->op == BLK_READ;
     note->from = req->offset;
     note->to = req->offset + req->len;
-    note->seq = d->seq++;
+    note->seq = d->seq;
+}
+
+bool disk_gate_open(struct disk *d, struct blk_req *req)
+{
+    describe(d, req);
+    return !find_blocker(d, req);
+}
+
+void disk_gate_enter(struct disk *d, struct blk_req *req)
+{
+    struct blk_note *note = &req->note;
+    describe(d, req);
+    d->seq++;
     note->next = d->active;
     if (d->active)
         d->active->note.prev = req;

@@ -75,7 +75,9 @@ struct node_ops {
     int (*resize)(struct node *n, uint64_t size, struct error *e);
     /* Never blocks on I/O: where bytes that are already in their place are to be read or written,
      * for as much of `len` as lies together: in this node, which has `submit` or an `fd`, or in
-     * one below. False: only read() or write() can do it. NULL: never. */
+     * one below. False: only read() or write() can do it. NULL: never. What may be
+     * written in its place write() leaves there, too, until a zero or discard touches its granule.
+     */
     bool (*resolve)(struct node *n, uint64_t offset, uint64_t len, bool write,
                     struct node_place *out);
     /* Asynchronous READ and WRITE for nodes that resolve to themselves and have no `fd`: done() is
@@ -94,6 +96,7 @@ struct node {
     bool grows;           /* rule 2 */
     uint32_t alignment;   /* of offsets and lengths that are not copied around; 0, 1: none */
     uint32_t granularity; /* allocated as one (a cluster), a power of two; 0, 1: bytes */
+    bool writes_block;    /* what is written to `fd` makes the writer wait, even without a disk */
     int fd;               /* of one that resolves to itself and has no `submit`: for preadv() ... */
     struct node *backing; /* shown in HOLEs; or NULL. Not necessarily owned: a layer shows that of
                            * the node below */

@@ -301,15 +301,18 @@ static void pump(struct virtio_blk *d, unsigned q)
     bool finished = false;
     unsigned left = KICK_LIMIT;
     vq->starved = false;
-    blk_plug(d->blk);
-    for (; vq->free && left; left--) {
-        struct vblk_req *r = vq->free;
-        if (!virtio_pop(&d->v, q, &r->chain))
-            break;
-        vq->free = r->next_free;
-        finished |= start(d, r);
+    for (bool full = true; full && vq->free && left;) { /* blk_end() may have freed some */
+        blk_begin(d->blk);
+        for (full = false; left && !full; left--) {
+            struct vblk_req *r = vq->free;
+            if (!virtio_pop(&d->v, q, &r->chain))
+                break;
+            vq->free = r->next_free;
+            finished |= start(d, r);
+            full = !vq->free;
+        }
+        blk_end(d->blk);
     }
-    blk_unplug(d->blk);
     vq->starved = !vq->free;
     if (!left && !vq->starved)
         vring_rearm(&d->v.queue[q].ring);
