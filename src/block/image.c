@@ -23,6 +23,7 @@ struct link {
     const struct link *above;    /* the image that names this one; NULL: the first */
     const struct image_options *o;
     const char *folder; /* of the first, without symbolic links */
+    bool *told;         /* the error says already which image names the file that it is about */
     bool may_name;
     dev_t dev;
     ino_t ino;
@@ -158,9 +159,10 @@ static int open_named(const struct format_opener *o, const char *from, const cha
                       const char *format, bool readonly, unsigned depth, struct node **out,
                       struct error *e)
 {
-    const struct link *above =
-        (const void *)((const char *)o - offsetof(struct link, opener)); /* CONTAINER_OF, const */
-    struct link l = {.above = above, .o = above->o, .folder = above->folder};
+    /* CONTAINER_OF for a const */
+    const struct link *above = (const void *)((const char *)o - offsetof(struct link, opener));
+    struct link l = {.above = above, .o = above->o, .folder = above->folder, .told = above->told};
+    *l.told = true;
     if (o->depth + 1 >= FORMAT_MAX_DEPTH || depth > FORMAT_MAX_DEPTH)
         return error_set(e, ERR_LIMIT,
                          "%s: the chain of backing files has more than %d members; shorten it",
@@ -175,7 +177,15 @@ static int open_named(const struct format_opener *o, const char *from, const cha
     int rc = check_name(from, name, e);
     if (!rc)
         rc = find_file(above, from, name, &path, e);
-    return rc ? rc : open_link(&l, path, format, readonly, out, e);
+    if (rc)
+        return rc;
+    *l.told = false;
+    rc = open_link(&l, path, format, readonly, out, e);
+    if (rc && !*l.told) {
+        *l.told = true;
+        error_prefix(e, "%s names a file that cannot be used", from);
+    }
+    return rc;
 }
 
 int image_open(const char *path, const struct image_options *o, struct node **out, struct error *e)
@@ -184,6 +194,7 @@ int image_open(const char *path, const struct image_options *o, struct node **ou
     if (!copy)
         return error_set(e, ERR_NOMEM, "%s: out of memory", path);
     CLEANUP_FREE char *folder = realpath(dirname(copy), NULL);
-    struct link l = {.o = o, .folder = folder ? folder : "/nonexistent"};
+    bool told = false;
+    struct link l = {.o = o, .folder = folder ? folder : "/nonexistent", .told = &told};
     return open_link(&l, path, o->format, o->readonly, out, e);
 }

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "block/disk.h"
+#include "block/image.h"
 #include "block/io/file.h"
 #include "block/iov.h"
 
@@ -259,6 +260,7 @@ static struct op op[DEPTH], *free_ops;
 static uint8_t model[SIZE];
 static unsigned nwrong, ndone;
 static uint64_t rng;
+static uint64_t discard_granule = SECTOR; /* whole ones read as zeroes afterwards */
 
 static uint32_t rnd(uint32_t n)
 {
@@ -302,6 +304,10 @@ static void submit(struct blk *b, uint64_t size)
     enum blk_op kind = kinds[rnd(8)];
     uint64_t at = rnd((uint32_t)(size / SECTOR)) * SECTOR;
     uint64_t len = min_u64((1 + rnd(rnd(4) ? 4 : MAX_LEN / SECTOR)) * SECTOR, size - at);
+    if (kind == BLK_DISCARD) {
+        at &= ~(discard_granule - 1);
+        len = min_u64((len + discard_granule - 1) & ~(discard_granule - 1), size - at);
+    }
     o->req = (struct blk_req){
         .op = kind, .offset = at, .len = len, .iov = o->iov, .done = on_done, .arg = o};
     o->req.fua = kind == BLK_WRITE && rnd(16) == 0;
@@ -427,6 +433,92 @@ static void file_threads(void **state)
     check_file(DISK_IO_THREADS);
 }
 
+/* ---- an overlay ---- */
+
+static char dir[64];
+
+static const char *in_dir(const char *name)
+{
+    static char path[2][96];
+    static unsigned turn;
+    char *p = path[turn++ % 2];
+    snprintf(p, sizeof path[0], "%s/%s", dir, name);
+    return p;
+}
+
+static struct node *create(const char *name, const char *format, const struct format_create *c)
+{
+    struct node *n = NULL;
+    struct error e = {0};
+    if (file_open(in_dir(name), &(struct file_options){.create = true}, &n, &e) ||
+        format_find(format)->create(n, c, &e))
+        fail_msg("%s", e.msg);
+    return n;
+}
+
+static struct node *open_overlay(const char *cluster)
+{
+    struct node *n = NULL;
+    struct error e = {0};
+    const char *value[16] = {cluster};
+    struct format_create c = {
+        .size = SIZE, .backing = "base", .backing_format = "raw", .value = value};
+    strcpy(dir, "/tmp/sosia-model-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    n = create("base", "raw", &(struct format_create){.size = SIZE});
+    assert_int_equal(node_write(n, model, sizeof model, 0, 0), 0);
+    node_close(n);
+    node_close(create("top", "qcow2", &c));
+    if (image_open(in_dir("top"), &(struct image_options){.format = "qcow2"}, &n, &e))
+        fail_msg("%s", e.msg);
+    return n;
+}
+
+static void check_overlay(enum disk_io io, const char *cluster)
+{
+    static uint8_t base[SIZE], back[SIZE];
+    rng = 7;
+    for (uint64_t i = 0; i < SIZE; i++)
+        base[i] = (uint8_t)rnd(256);
+    memcpy(model, base, SIZE);
+    struct blk *b = open_disk(open_overlay(cluster), io);
+    memcpy(model, base, SIZE);
+    discard_granule = strtoul(cluster, NULL, 10);
+    run(b, OPS / 8, SIZE); /* fewer: a flush takes its time */
+    check_all(b);
+    blk_close(b);
+    discard_granule = SECTOR;
+
+    struct node *n = NULL; /* what is in the files is what was written */
+    struct format_check found = {0};
+    assert_int_equal(image_open(in_dir("top"), &(struct image_options){.check = true}, &n, NULL),
+                     0);
+    assert_int_equal(node_read(n, back, SIZE, 0), 0);
+    assert_memory_equal(back, model, SIZE);
+    assert_int_equal(format_find("qcow2")->check(n, 0, &found, NULL), 0);
+    assert_int_equal(found.errors, 0);
+    assert_int_equal(found.leaks, 0);
+    node_close(n);
+    unlink(in_dir("top"));
+    unlink(in_dir("base"));
+    rmdir(dir);
+}
+
+static void overlay_uring(void **state)
+{
+    check_overlay(DISK_IO_URING, "4096");
+}
+
+static void overlay_threads(void **state)
+{
+    check_overlay(DISK_IO_THREADS, "65536");
+}
+
+static void overlay_of_sectors(void **state)
+{
+    check_overlay(DISK_IO_AUTO, "512");
+}
+
 /* ---- the size changes under load ---- */
 
 struct resizer {
@@ -509,9 +601,15 @@ static void ragged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(touchy_uring),      cmocka_unit_test(touchy_threads),
-        cmocka_unit_test(file_uring),        cmocka_unit_test(file_threads),
-        cmocka_unit_test(resize_under_load), cmocka_unit_test(ragged),
+        cmocka_unit_test(touchy_uring),
+        cmocka_unit_test(touchy_threads),
+        cmocka_unit_test(file_uring),
+        cmocka_unit_test(file_threads),
+        cmocka_unit_test(overlay_uring),
+        cmocka_unit_test(overlay_threads),
+        cmocka_unit_test(overlay_of_sectors),
+        cmocka_unit_test(resize_under_load),
+        cmocka_unit_test(ragged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,7 +99,7 @@ static const struct {
     {"disks:\n  - bus: ide\n", 2, 5, "a disk needs \"file\"", NULL},
     {"disks:\n  - file: disk\n    blocksize: 1024\n", 3, 16, "cannot be", "512 | 4096"},
     {"disks:\n  - file: disk\n    serial: 123456789012345678901\n", 3, 13, "21 bytes", NULL},
-    {"disks: [{file: disk, format: qcow}]\n", 1, 30, "cannot be \"qcow\"", "auto | raw"},
+    {"disks: [{file: disk, format: qcow}]\n", 1, 30, "cannot be \"qcow\"", "\"qcow2\""},
     {"disks: [{file: disk, backing: outside}]\n", 1, 31, "cannot be", "\"inside\""},
     {"disks: [{file: disk, copyonread: 1}]\n", 1, 34, "must be true or false", NULL},
     {"disks: [{file: disk, iops: 0}]\n", 1, 28, "from 1 to 10000000", NULL},

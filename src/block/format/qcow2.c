@@ -179,7 +179,7 @@ static int open_backing(struct qcow2 *q, const struct format_open *o, struct err
         return 0;
     int rc = open_below(q, o, q->backing_name, q->backing_format ? q->backing_format : "", true,
                         &q->node.backing, e);
-    return rc ? error_prefix(e, "backing file of %s", q->path) : 0;
+    return rc; /* the opener says whose backing file it is */
 }
 
 /* What the bits in the header demand before the image may be written. */
@@ -220,10 +220,12 @@ static int load(struct qcow2 *q, const struct format_open *o, const char *snapsh
         rc = error_set(e, ERR_NOMEM, "out of memory");
     if (!rc)
         rc = open_data_file(q, o, e);
-    if (!rc)
-        rc = open_backing(q, o, e);
-    if (!rc)
-        rc = make_writable(q, e);
+    if (rc)
+        return error_prefix(e, "%s", q->path);
+    rc = open_backing(q, o, e);
+    if (rc)
+        return rc;
+    rc = make_writable(q, e);
     if (rc)
         return error_prefix(e, "%s", q->path);
     q->node.granularity = (uint32_t)q->cluster;
