@@ -37,6 +37,16 @@ uint32_t qcow2_count_of(const struct qcow2_count *c, uint64_t cluster)
     return page ? page[cluster & ((1u << PAGE_BITS) - 1)] : 0;
 }
 
+bool qcow2_count_any(const struct qcow2_count *c, uint64_t first, uint64_t last)
+{
+    if (first >= c->clusters)
+        return false;
+    for (uint64_t i = first >> PAGE_BITS; i <= min_u64(last, c->clusters - 1) >> PAGE_BITS; i++)
+        if (c->page[i])
+            return true;
+    return false;
+}
+
 int qcow2_count_add(struct qcow2_count *c, uint64_t cluster, uint32_t n)
 {
     uint32_t **page = &c->page[cluster >> PAGE_BITS];
@@ -292,7 +302,8 @@ static int count_l2s(struct qcow2_count *c)
 {
     uint8_t *table = malloc(c->q->cluster);
     int rc = table ? 0 : -ENOMEM;
-    qsort(c->l2, c->nl2, sizeof *c->l2, by_value);
+    if (c->nl2)
+        qsort(c->l2, c->nl2, sizeof *c->l2, by_value);
     for (uint64_t i = 0, n; !rc && i < c->nl2; i += n) {
         for (n = 1; i + n < c->nl2 && c->l2[i + n] == c->l2[i]; n++)
             continue;

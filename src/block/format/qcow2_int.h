@@ -354,6 +354,8 @@ struct qcow2_count {
 };
 int qcow2_count_all(struct qcow2_count *c);
 uint32_t qcow2_count_of(const struct qcow2_count *c, uint64_t cluster);
+/* Whether anything in [first, last] may be referred to. */
+bool qcow2_count_any(const struct qcow2_count *c, uint64_t first, uint64_t last);
 int qcow2_count_add(struct qcow2_count *c, uint64_t cluster, uint32_t n);
 void qcow2_count_free(struct qcow2_count *c);
 /* One finding: an error, which `fixed` tells to be put right. */

@@ -11,20 +11,34 @@
 struct plan {
     uint64_t start;          /* cluster of the new table; its blocks follow */
     uint64_t tables, blocks; /* clusters */
+    uint64_t entries;        /* of the table that may have blocks */
     uint64_t *table;
 };
 
-static int make_plan(const struct qcow2 *q, uint64_t start, struct plan *p)
+/* Whether anything that a block counts is in use; a file may be mostly holes. */
+static bool block_needed(const struct qcow2_count *c, const struct plan *p, uint64_t r)
 {
-    *p = (struct plan){.start = start, .tables = 1, .blocks = 1};
+    uint64_t bits = c->q->block_bits, first = r << bits, last = first + (1ull << bits) - 1;
+    if (last >= p->start && first < p->start + p->tables + p->blocks)
+        return true;
+    return qcow2_count_any(c, first, last);
+}
+
+static int make_plan(const struct qcow2_count *c, struct plan *p)
+{
+    const struct qcow2 *q = c->q;
+    *p = (struct plan){.start = c->clusters, .tables = 1, .blocks = 1};
     for (;;) { /* both only grow */
-        uint64_t need = ((start + p->tables + p->blocks - 1) >> q->block_bits) + 1;
-        if (need * 8 > QCOW2_MAX_RT)
+        uint64_t blocks = 0;
+        p->entries = ((p->start + p->tables + p->blocks - 1) >> q->block_bits) + 1;
+        if (p->entries * 8 > QCOW2_MAX_RT)
             return -EFBIG;
-        if (need > p->blocks)
-            p->blocks = need;
-        else if (need * 8 > p->tables << q->cluster_bits)
-            p->tables = qcow2_clusters(q, need * 8);
+        for (uint64_t r = 0; r < p->entries; r++)
+            blocks += block_needed(c, p, r);
+        if (blocks > p->blocks)
+            p->blocks = blocks;
+        else if (p->entries * 8 > p->tables << q->cluster_bits)
+            p->tables = qcow2_clusters(q, p->entries * 8);
         else
             break;
     }
@@ -42,16 +56,18 @@ static uint64_t wanted(const struct qcow2_count *c, const struct plan *p, uint64
 static int write_blocks(struct qcow2_count *c, struct plan *p)
 {
     struct qcow2 *q = c->q;
-    uint64_t per = 1ull << q->block_bits;
+    uint64_t per = 1ull << q->block_bits, at = (p->start + p->tables) << q->cluster_bits;
     uint8_t *block = malloc(q->cluster);
     int rc = block ? 0 : -ENOMEM;
-    for (uint64_t b = 0; !rc && b < p->blocks; b++) {
-        uint64_t at = (p->start + p->tables + b) << q->cluster_bits;
+    for (uint64_t r = 0; !rc && r < p->entries; r++) {
+        if (!block_needed(c, p, r))
+            continue;
         memset(block, 0, q->cluster);
         for (uint64_t i = 0; i < per; i++)
-            qcow2_refcount_store(q, block, i, wanted(c, p, b * per + i));
-        p->table[b] = at;
+            qcow2_refcount_store(q, block, i, wanted(c, p, r * per + i));
+        p->table[r] = at;
         rc = node_write(q->file, block, q->cluster, at, 0);
+        at += q->cluster;
     }
     free(block);
     return rc;
@@ -75,7 +91,7 @@ static int rebuild(struct qcow2_count *c)
 {
     struct qcow2 *q = c->q;
     struct plan p;
-    int rc = make_plan(q, c->clusters, &p);
+    int rc = make_plan(c, &p);
     if (rc)
         return rc;
     rc = write_blocks(c, &p);
