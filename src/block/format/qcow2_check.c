@@ -155,6 +155,15 @@ static int check_locked(struct qcow2_count *c)
     return rc;
 }
 
+/* The refcounts may be in other places now, and what was metadata may be free. */
+static int renew_guard(struct qcow2 *q)
+{
+    pthread_mutex_lock(&q->map);
+    qcow2_guard_free(q);
+    pthread_mutex_unlock(&q->map);
+    return qcow2_guard_init(q);
+}
+
 int qcow2_check(struct node *n, unsigned fix, struct format_check *out, struct error *e)
 {
     struct qcow2 *q = qcow2_of(n);
@@ -166,6 +175,8 @@ int qcow2_check(struct node *n, unsigned fix, struct format_check *out, struct e
     if (!rc)
         rc = check_locked(&c);
     qcow2_cache_drop_all(q, &q->l2);
+    if (!rc && fix && q->guard.set)
+        rc = renew_guard(q);
     out->total = qcow2_clusters(q, n->size);
     pthread_mutex_unlock(&q->meta);
     qcow2_count_free(&c);
