@@ -202,11 +202,12 @@ int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *d
     if (!d)
         return error_set(e, ERR_NOMEM, "out of memory");
     uint64_t granule = top->granularity;
-    *d = (struct disk){.blk = {&disk_driver, size_of(top), top->readonly},
-                       .top = top,
-                       .granule = granule > 1 && !(granule & (granule - 1)) ? granule : 1,
-                       .dev_lock = dev_lock,
-                       .max_workers = DISK_WORKERS};
+    *d =
+        (struct disk){.blk = {.drv = &disk_driver, .size = size_of(top), .readonly = top->readonly},
+                      .top = top,
+                      .granule = granule > 1 && !(granule & (granule - 1)) ? granule : 1,
+                      .dev_lock = dev_lock,
+                      .max_workers = DISK_WORKERS};
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->wake, NULL);
     pthread_cond_init(&d->drained, NULL);
