@@ -35,6 +35,7 @@ void jit_flush(struct x86_cpu *c)
     j->ngens = 1; /* number 0 is not used: no key is 0 */
     j->tlb_epoch = ~0ull;
     j->flushes++;
+    c->jit_drop = 1;
     jit_serialize();
 }
 
@@ -206,6 +207,7 @@ static void kill_tb(struct x86_cpu *c, struct jit_tb *tb)
     struct asm_buf b = {jit_rw(j, tb->far), jit_rw(j, tb->far), jit_rw(j, tb->entry), false};
     asm_jmp(&b, jit_rw(j, j->thunk.dead));
     j->stat.killed++;
+    c->jit_drop = 1;
     jit_log_gone(tb);
 }
 

@@ -118,7 +118,19 @@ static void emit_goto(struct tr *t, const struct cold *k)
 {
     tr_rip(&t->b, t->tb->pic, H_RAX, k->rip);
     asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
-    asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.dispatch));
+    const uint8_t *to = jit_rw(t->j, t->j->thunk.dispatch_keep);
+    if (!k->back) {
+        asm_jmp(&t->b, to);
+        return;
+    }
+    asm_call(&t->b, to); /* a call of the guest's: it returns there */
+    asm_jmp(&t->b, k->back);
+}
+
+static void emit_calls(struct tr *t, const struct cold *k)
+{
+    asm_load(&t->b, H_RSP, OP_GS(G_OFF(jit_rsp)), 8);
+    asm_jmp(&t->b, k->back);
 }
 
 /* Flags are in cpu->fl. */
@@ -154,6 +166,12 @@ void tr_cold_emit(struct tr *t)
             break;
         case COLD_GOTO:
             emit_goto(t, &k);
+            break;
+        case COLD_CALLS:
+            emit_calls(t, &k);
+            break;
+        case COLD_LINK:
+            tr_link_stub(t, k.link);
             break;
         case COLD_BRANCH:
             t->ef = k.ef;

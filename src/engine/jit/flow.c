@@ -58,23 +58,36 @@ static void goto_label(struct tr *t, unsigned n)
     asm_jmp(&t->b, t->label[n]);
 }
 
-static void goto_link(struct tr *t, uint64_t rip, unsigned single)
+static struct jit_link *new_link(struct tr *t, uint64_t rip, unsigned single)
 {
     struct jit_link *l = jit_data_alloc(t->j, sizeof *l);
     if (!l) {
         t->failed = true;
-        return;
+        return NULL;
     }
     l->rip = rip;
     l->single = (uint16_t)single;
     l->from = t->tb;
     l->fl = t->fl;
-    /* The stub lies behind the jump: it is where that leads until it is patched. */
-    l->site = asm_jmp(&t->b, NULL);
-    asm_patch(l->site, t->b.p);
+    return l;
+}
+
+/* Where the jump leads until it is patched. */
+void tr_link_stub(struct tr *t, struct jit_link *l)
+{
     l->stub = t->b.p;
     asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, l));
     asm_jmp(&t->b, jit_rw(t->j, l->fl ? t->j->thunk.link_fl : t->j->thunk.link_ef));
+}
+
+static void goto_link(struct tr *t, uint64_t rip, unsigned single)
+{
+    struct jit_link *l = new_link(t, rip, single);
+    if (!l)
+        return;
+    l->site = asm_jmp(&t->b, NULL);
+    asm_patch(l->site, t->b.p);
+    tr_link_stub(t, l);
 }
 
 void tr_rip(struct asm_buf *b, bool pic, unsigned dst, uint64_t rip)
@@ -98,15 +111,20 @@ static struct opnd found(void)
     return OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, host));
 }
 
-/* Looks the RIP in RAX up; R11 is the offset of its entry. Returns the place of the jump that is
- * taken if there is none. Then RAX is lost. */
-static uint8_t *look_up(struct asm_buf *b, const struct jit_mode *m)
+void jit_jump_place(struct asm_buf *b)
 {
     asm_insn(b, (struct opcode){.op = 0x69}, H_R11, OP_REG(H_RAX)); /* IMUL r32, r32, imm32 */
     asm_u32(b, JIT_JUMP_HASH);
     asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR r32, imm8 */
     asm_u8(b, JIT_JUMP_SHIFT - 4);
     asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t)(X86_JUMPS - 1) << 4, 4);
+}
+
+/* Looks the RIP in RAX up; R11 is the offset of its entry. Returns the place of the jump that is
+ * taken if there is none. Then RAX is lost. */
+static uint8_t *look_up(struct asm_buf *b, const struct jit_mode *m)
+{
+    jit_jump_place(b);
     asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(m)), 8);
     asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)),
             8);
@@ -152,7 +170,7 @@ void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
     asm_patch(miss, b.p);
     tr_rip(&b, l->from->pic, H_RAX, l->rip);
     asm_store(&b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
-    asm_jmp(&b, jit_rw(j, j->thunk.dispatch));
+    asm_jmp(&b, jit_rw(j, j->thunk.dispatch_keep));
     if (b.full)
         return;
     j->used += ((uint64_t)(b.p - start) + 15) & ~15ull;
@@ -303,12 +321,105 @@ static bool can_push(const struct tr *t)
            tr_seg(t, X86_SS) == JIT_SEG_FLAT;
 }
 
+/* ---- calls and returns ----
+ *
+ * A guest call pushes its return address on both stacks, and is a host call. A guest return is a
+ * host return, with the address from the guest's stack in RAX: back behind the host's call that
+ * address is compared with the one on the host's stack. If they differ, or if there is no such call
+ * (its address is thunk.ret, the first thing on the stack), the jump cache is asked. The calls are
+ * forgotten whenever C code may have changed what is mapped or translated; a return into another
+ * mode, which STAC and CLAC change without C code, is found where it arrives. The vCPU's pending
+ * requests need no look at returns: there is no loop without a branch backward or a call.
+ */
+
+static uint64_t behind(const struct tr *t)
+{
+    return (t->tb->rip + t->s->i.end) & t->c->ip_mask;
+}
+
+/* Both addresses on the host's stack but the one that the host's call pushes. RAX is lost. */
+static void open_call(struct tr *t)
+{
+    struct asm_buf *b = &t->b;
+    tr_clobber_ef(t);
+    asm_alu(b, ALU_CMP, H_RSP, OP_GS(G_OFF(jit_rsp_end)), 8);
+    struct cold *k = tr_cold(t, COLD_CALLS);
+    if (!k)
+        return;
+    tr_cold_site(t, k, asm_jcc(b, CC_B, NULL));
+    k->back = b->p;
+    tr_rip(b, t->tb->pic, H_RAX, behind(t));
+    asm_u8(b, 0x50); /* PUSH RAX */
+}
+
+/* Where the host's return arrives, the return address in RAX. */
+static void close_call(struct tr *t)
+{
+    struct asm_buf *b = &t->b;
+    uint8_t *miss = jit_rw(t->j, t->j->thunk.ret);
+    t->ef = false;
+    t->fl = true;
+    asm_alu(b, ALU_CMP, H_RAX, OP_MEM(H_RSP, 0), 8);
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, 8), 8);
+    if (!in_page(t, behind(t))) {
+        asm_jmp(b, miss);
+        return;
+    }
+    asm_jcc(b, CC_NZ, miss);
+    if (t->m->bits & JIT_M_CPL0) {
+        asm_alu_imm(b, ALU_CMP, OP_GS(key_off(t->m) + 7), (int8_t)t->tb->mode, 1);
+        asm_jcc(b, CC_NZ, miss);
+    }
+    if (t->tb->pic) {
+        asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), -(int32_t)PAGE_SIZE, 8);
+        asm_store(b, OP_GS(G_OFF(jit_page)), H_RAX, 8);
+    }
+    goto_link(t, behind(t), 0);
+}
+
+static void call_link(struct tr *t, uint64_t rip)
+{
+    struct jit_link *l = new_link(t, rip, 0);
+    struct cold *k = tr_cold(t, COLD_LINK);
+    if (!l || !k)
+        return;
+    k->link = l;
+    l->site = asm_call(&t->b, NULL);
+    tr_cold_site(t, k, l->site);
+}
+
+static void call_cached(struct tr *t, uint64_t rip)
+{
+    tr_rip(&t->b, t->tb->pic, H_RAX, rip);
+    uint8_t *site = look_up(&t->b, t->m);
+    struct cold *k = tr_cold(t, COLD_GOTO);
+    if (!k)
+        return;
+    k->rip = rip;
+    tr_cold_site(t, k, site);
+    asm_call_opnd(&t->b, found());
+    k->back = t->b.p;
+}
+
+static void call_rel(struct tr *t, uint64_t rip)
+{
+    if ((int64_t)rip <= (int64_t)own_rip(t))
+        tr_poll(t, rip);
+    tr_need_fl(t);
+    open_call(t);
+    if (in_page(t, rip))
+        call_link(t, rip);
+    else
+        call_cached(t, rip);
+    close_call(t);
+}
+
 /* Pushes the address behind the call. */
 static bool push_return(struct tr *t)
 {
     struct opnd m;
     unsigned w = width(t);
-    uint64_t next = (t->tb->rip + t->s->i.end) & t->c->ip_mask;
+    uint64_t next = behind(t);
     if (!tr_stack(t, X86_RSP, -(int32_t)w, w, ACC_W, &m))
         return false;
     if (w == 4 || (!t->tb->pic && (int64_t)next == (int32_t)next)) {
@@ -333,7 +444,7 @@ static bool call(struct tr *t)
     if (t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         if (!target(t, &rip) || !push_return(t))
             return false;
-        tr_goto(t, rip, own_rip(t));
+        call_rel(t, rip);
         return true;
     }
     /* The target is found before anything is changed: otherwise the interpreter does it all. */
@@ -347,8 +458,10 @@ static bool call(struct tr *t)
         t->failed = true; /* cannot be: can_push() */
         return true;
     }
+    open_call(t);
     asm_load(&t->b, H_RAX, OP_GS(G_OFF(jit_target)), 8);
-    asm_jmp_opnd(&t->b, OP_GS(G_OFF(jit_tmp)));
+    asm_call_opnd(&t->b, OP_GS(G_OFF(jit_tmp)));
+    close_call(t);
     return true;
 }
 
@@ -364,9 +477,13 @@ static bool ret(struct tr *t)
             : 0;
     free_flags(t, &m);
     asm_load(&t->b, H_RAX, m, w);
-    probe(t);
     asm_lea(&t->b, H_R15, OP_MEM(H_R15, (int32_t)(w + drop)), w);
-    asm_jmp_opnd(&t->b, found());
+    struct jit_insn *ji = tr_insn(t);
+    if (!ji)
+        return true;
+    ji->undo = w + drop;
+    asm_mov_imm(&t->b, H_R11, jit_data_off(t->j, ji));
+    asm_u8(&t->b, 0xc3); /* RET */
     return true;
 }
 

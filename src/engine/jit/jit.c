@@ -170,9 +170,11 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     struct jit_tb *from = l->from;
     uint64_t flushes = j->flushes, killed = j->stat.killed;
     c->s.rip = c->jit_page + l->rip;
-    struct jit_tb *tb = boundary_needed(c) ? NULL
-                        : l->single        ? lookup_single(c, l->single)
-                                           : jit_lookup(c);
+    struct jit_tb *tb;
+    if (l->single) /* goes on at once: what leaves before it could leave for ever */
+        tb = lookup_single(c, l->single);
+    else
+        tb = boundary_needed(c) ? NULL : jit_lookup(c);
     if (!tb)
         return j->thunk.leave;
     /* Only if the page is still the same, and `from` still alive. */

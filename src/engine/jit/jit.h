@@ -9,7 +9,8 @@
  *    a translation when it is made. A translation has one entry for each of the two;
  *  - the guest's SSE and AVX registers are in the host's if cpu->jit_fpu_live, else in cpu->s.fpu;
  *    its x87 state if cpu->jit_x87_live, but for the pointers, which are in cpu->jit_x87;
- *  - RSP is the host's stack, and constant.
+ *  - RSP is the host's stack: a multiple of 16. Guest calls are host calls, so that the processor
+ *    predicts returns; flow.c tells how. Below cpu->jit_rsp there are 16 bytes for each.
  * Whenever C code runs, all state is in struct x86_cpu, flags in cpu->fl, but for the x87 state,
  * which C code does not touch: it stays where it is until run() is left or a semantic function
  * needs it.
@@ -70,7 +71,8 @@ struct jit_tb;
 struct jit_insn {
     struct x86_insn i;
     struct jit_tb *tb;
-    bool x87; /* it may access the x87 or MMX state */
+    bool x87;      /* it may access the x87 or MMX state */
+    uint32_t undo; /* RET: what has been added to RSP before thunk.ret is entered */
 };
 
 /* A direct jump to another translation, or to the stub that looks for it. */
@@ -126,7 +128,11 @@ struct jit_thunks {
     void (*enter)(const uint8_t *host); /* from C: executes until something leaves */
     const uint8_t *leave;               /* back to the caller of enter() */
     const uint8_t *stop;                /* the same, with registers to be stored; s.rip is set */
-    const uint8_t *dispatch;            /* continue at s.rip */
+    const uint8_t *dispatch;            /* continue at s.rip, without the host's calls */
+    const uint8_t *dispatch_keep;       /* the same with them */
+    /* Jumped to; RAX: the target of a return that the host's stack does not lead to, R11: offset of
+     * its jit_insn; flags in cpu->fl. */
+    const uint8_t *ret;
     const uint8_t *interp;     /* called; EAX: offset of a jit_insn; comes back or dispatches */
     const uint8_t *interp_end; /* jumped to; EAX likewise; dispatches */
     const uint8_t *link_fl, *link_ef; /* jumped to; EAX: offset of a jit_link */
@@ -248,6 +254,8 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
 /* Makes the jump go through the jump cache: to an instruction that reaches into another page. */
 void jit_link_cached(struct x86_cpu *c, struct jit_link *l);
 #define JIT_STUB_MAX 128u
+/* R11: offset from cpu->jump of the entry for the RIP in RAX. Flags are lost. */
+void jit_jump_place(struct asm_buf *b);
 
 /* ---- flags.c ---- */
 /* Arithmetic flags that the manuals leave undefined behind the first `len` bytes, and whether an

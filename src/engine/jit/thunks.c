@@ -9,9 +9,10 @@
 #include "engine/jit/jit.h"
 #include "engine/jit/regs.h"
 
-#define HOST_MXCSR 0x1f80u
-#define OFF_XMM(n) (G_OFF(s.fpu.xmm) + 16 * (int32_t)(n))
-#define OFF_YMM(n) (G_OFF(s.fpu.ymmh) + 16 * (int32_t)(n))
+#define CALLS_BYTES (64 * 1024) /* of the stack that the host's calls may take */
+#define HOST_MXCSR  0x1f80u
+#define OFF_XMM(n)  (G_OFF(s.fpu.xmm) + 16 * (int32_t)(n))
+#define OFF_YMM(n)  (G_OFF(s.fpu.ymmh) + 16 * (int32_t)(n))
 
 struct maker {
     struct jit *j;
@@ -166,18 +167,41 @@ static void push_pop(struct asm_buf *b, bool push)
         asm_bytes(b, out, sizeof out);
 }
 
+/* Forgets the host's calls. */
+static void drop_calls(struct asm_buf *b)
+{
+    asm_load(b, H_RSP, OP_GS(G_OFF(jit_rsp)), 8);
+}
+
 static void enter(struct maker *m)
 {
-    push_pop(&m->b, true);
-    asm_mov_rr(&m->b, H_RAX, H_RDI);
-    move_gprs(&m->b, false);
-    asm_jmp_opnd(&m->b, OP_REG(H_RAX));
+    struct asm_buf *b = &m->b;
+    push_pop(b, true);
+    asm_store(b, OP_GS(G_OFF(jit_rsp)), H_RSP, 8);
+    asm_lea(b, H_RAX, OP_MEM(H_RSP, -CALLS_BYTES), 8);
+    asm_store(b, OP_GS(G_OFF(jit_rsp_end)), H_RAX, 8);
+    asm_mov_imm(b, H_RAX, (uintptr_t)m->j->thunk.ret);
+    asm_store(b, OP_MEM(H_RSP, 0), H_RAX, 8); /* where a return leads that has no call */
+    asm_mov_rr(b, H_RAX, H_RDI);
+    move_gprs(b, false);
+    asm_jmp_opnd(b, OP_REG(H_RAX));
 }
 
 static void leave(struct maker *m)
 {
+    drop_calls(&m->b);
     push_pop(&m->b, false);
     asm_u8(&m->b, 0xc3);
+}
+
+/* The same if translations were given up. */
+static void drop_if_told(struct asm_buf *b)
+{
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_drop)), 0, 1);
+    uint8_t *keep = asm_jcc(b, CC_Z, NULL);
+    drop_calls(b);
+    asm_store_imm(b, OP_GS(G_OFF(jit_drop)), 0, 1);
+    asm_patch(keep, b->p);
 }
 
 /* Continues at the host address in RAX. */
@@ -188,11 +212,15 @@ static void go_on(struct maker *m)
 }
 
 /* Of registers that have been stored. */
-static void dispatch_stored(struct maker *m)
+static void dispatch_stored(struct maker *m, bool keep)
 {
+    if (!keep)
+        drop_calls(&m->b);
     fpu_save(m);
     load_self(&m->b, H_RDI);
     call_c(&m->b, (uintptr_t)jit_c_dispatch);
+    if (keep)
+        drop_if_told(&m->b);
     go_on(m);
 }
 
@@ -226,12 +254,12 @@ static void interp(struct maker *m, const uint8_t *stored)
     move_gprs(b, false);
     asm_u8(b, 0xc3);
     asm_patch(out, b->p);
-    asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8); /* the return address */
     asm_jmp(b, stored);
 }
 
 static void interp_end(struct maker *m)
 {
+    drop_calls(&m->b);
     prepare(m);
     call_c(&m->b, (uintptr_t)jit_c_interp_end);
     go_on(m);
@@ -248,7 +276,44 @@ static void link_fl(struct maker *m)
 {
     prepare(m);
     call_c(&m->b, (uintptr_t)jit_c_link);
+    drop_if_told(&m->b);
     go_on(m);
+}
+
+/* ---- returns ---- */
+
+/* Jumps if the jump cache has the RIP in RAX under this key; the entry's offset is in R11. */
+static void try_jump(struct asm_buf *b, int32_t key)
+{
+    const int32_t entry = G_OFF(jump);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
+    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, entry + (int32_t)offsetof(struct x86_jump, key)), 8);
+    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
+    asm_jmp_opnd(b, OP_GSR(H_R11, entry + (int32_t)offsetof(struct x86_jump, host)));
+    asm_patch(miss, b->p);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
+}
+
+/* If nothing is known of the target, the instruction is executed anew by its function, which knows
+ * where a return can lead. */
+static void ret(struct maker *m)
+{
+    struct asm_buf *b = &m->b;
+    drop_calls(b);
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
+    uint8_t *pending = asm_jcc(b, CC_NZ, NULL);
+    asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8);
+    jit_jump_place(b);
+    try_jump(b, G_OFF(jit_key));
+    try_jump(b, G_OFF(jit_key_global));
+    asm_load(b, H_R11, OP_GS(G_OFF(jit_tmp)), 8);
+    asm_patch(pending, b->p);
+    asm_mov_imm(b, H_RAX, (uintptr_t)m->j->data + offsetof(struct jit_insn, undo));
+    asm_load(b, H_RAX, OP_SIB(H_RAX, H_R11, 0, 0), 4);
+    asm_alu(b, ALU_SUB, H_R15, OP_REG(H_RAX), 8);
+    asm_mov_rr(b, H_RAX, H_R11);
+    asm_jmp(b, jit_rw(m->j, m->j->thunk.interp_end));
 }
 
 /* ---- the TLB's other ways, and a refill ---- */
@@ -359,8 +424,6 @@ bool jit_thunks_make(struct x86_cpu *c)
     struct jit *j = c->jit;
     struct maker m = {j, {j->rw, j->rw, j->rw + j->size, false}};
     struct jit_thunks *t = &j->thunk;
-    t->enter = (void (*)(const uint8_t *))(uintptr_t)at(&m);
-    enter(&m);
     t->leave = at(&m);
     leave(&m);
     t->stop = at(&m);
@@ -370,11 +433,18 @@ bool jit_thunks_make(struct x86_cpu *c)
     t->dispatch = at(&m);
     move_gprs(&m.b, true);
     const uint8_t *stored = m.b.p;
-    dispatch_stored(&m);
+    dispatch_stored(&m, false);
+    t->dispatch_keep = at(&m);
+    move_gprs(&m.b, true);
+    dispatch_stored(&m, true);
     t->interp = at(&m);
     interp(&m, stored);
     t->interp_end = at(&m);
     interp_end(&m);
+    t->ret = at(&m);
+    ret(&m);
+    t->enter = (void (*)(const uint8_t *))(uintptr_t)at(&m);
+    enter(&m);
     t->link_ef = at(&m);
     link_ef(&m);
     t->link_fl = jit_rx(j, m.b.p); /* link_ef falls through */

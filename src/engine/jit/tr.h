@@ -17,6 +17,8 @@ enum cold_kind {
     COLD_RACED,  /* report a store, come back */
     COLD_GOTO,   /* set RIP and dispatch */
     COLD_BRANCH, /* the taken side of a conditional branch */
+    COLD_CALLS,  /* forget the host's calls, come back */
+    COLD_LINK,   /* the stub of a link */
 };
 
 #define COLD_SITES 4u
@@ -36,6 +38,7 @@ struct cold {
     const uint8_t *at;  /* where it was written */
     uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH, COLD_GROUP */
     uint8_t *back;
+    struct jit_link *link; /* COLD_LINK */
 };
 
 /* Accesses that share a TLB check: group.c. */
@@ -184,6 +187,7 @@ bool tr_system(struct tr *t, bool *end);
 
 /* ---- flow (flow.c) ---- */
 /* Looks at cpu->pending; if it is set, leaves the translation, to continue at `rip`. */
+void tr_link_stub(struct tr *t, struct jit_link *l);
 void tr_poll(struct tr *t, uint64_t rip);
 void tr_goto_mode(struct tr *t, uint64_t rip); /* to code of the mode that cpu->jit_key says now */
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from);

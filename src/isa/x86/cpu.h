@@ -228,9 +228,11 @@ struct x86_cpu {
     struct x86_cpu *self;
     uint64_t jit_key, jit_key_global; /* of the jump cache, to be combined with RIP */
     uint64_t jit_tmp, jit_set, jit_target;
-    uint64_t jit_page; /* what the RIPs of the running translation are relative to */
+    uint64_t jit_page;             /* what the RIPs of the running translation are relative to */
+    uint64_t jit_rsp, jit_rsp_end; /* the host's stack pointer without calls; with too many */
     uint32_t jit_scratch;
     uint32_t jit_stop;    /* see struct jit, exact */
+    uint8_t jit_drop;     /* translations that the host's stack leads back to are no more */
     uint8_t jit_fpu_live; /* the guest's SSE and AVX registers are in the host's */
     uint8_t jit_x87_live; /* the guest's x87 state is in the host's, but for these: */
     struct {
