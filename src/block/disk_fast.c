@@ -2,7 +2,8 @@
  * disk_fast.c - transfers that need nobody's help: their bytes lie in known places of files.
  *
  * Mostly one place for all of a request, which is sent with the request's own segments. Otherwise
- * the segments are cut up into a `struct blk_pieces`.
+ * the segments are cut up into a `struct blk_pieces`. A node with a `submit` of its own gets a
+ * request that stands for ours, if all of it lies there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,13 +29,14 @@ static unsigned find_places(struct disk *d, const struct blk_req *req, struct no
     uint64_t offset = req->offset, left = req->len;
     bool write = req->op == BLK_WRITE;
     for (unsigned n = 0; n < MAX_PIECES; n++) {
-        if (!node_resolve(d->top, offset, left, write, &place[n]) || !place[n].node ||
-            place[n].node->ops->submit)
+        if (!node_resolve(d->top, offset, left, write, &place[n]) || !place[n].node)
             return 0;
         offset += place[n].len;
         left -= place[n].len;
         if (left == 0)
             return n + 1;
+        if (place[n].node->ops->submit)
+            return 0;
     }
     return 0;
 }
@@ -65,6 +67,50 @@ static bool send_pieces(struct disk *d, struct blk_req *req, const struct node_p
     return true;
 }
 
+/* A request of ours that a node carries out for another one. */
+struct proxy {
+    struct disk *d;
+    struct blk_req *req;
+    struct blk_req own;
+};
+
+static void proxy_done(struct blk_req *own, int result)
+{
+    struct proxy *x = own->arg;
+    struct disk *d = x->d;
+    struct blk_req *req = x->req;
+    struct req_list finished = {0};
+    free(x);
+    pthread_mutex_lock(&d->lock);
+    if (result == -EAGAIN) { /* it stays through the gate, at the same place */
+        disk_slow(d, req);
+    } else {
+        req->note.result = result;
+        disk_gate_leave(d, req);
+        req_push(&finished, req);
+    }
+    pthread_mutex_unlock(&d->lock);
+    disk_finish(d, &finished);
+}
+
+static enum disk_way send_proxy(struct disk *d, struct blk_req *req, const struct node_place *place)
+{
+    struct proxy *x = malloc(sizeof *x);
+    if (!x)
+        return DISK_SLOW_EXACT;
+    *x = (struct proxy){.d = d,
+                        .req = req,
+                        .own = {.op = req->op,
+                                .offset = place->offset,
+                                .len = req->len,
+                                .iov = req->iov,
+                                .niov = req->niov,
+                                .done = proxy_done,
+                                .arg = x}};
+    place->node->ops->submit(place->node, &x->own);
+    return DISK_SENT;
+}
+
 static bool is_transfer(const struct disk *d, const struct blk_req *req)
 {
     return (req->op == BLK_READ || req->op == BLK_WRITE) && !req->fua && req->niov > 0 &&
@@ -80,6 +126,8 @@ enum disk_way disk_fast(struct disk *d, struct blk_req *req)
     unsigned n = is_transfer(d, req) ? find_places(d, req, place) : 0;
     if (n == 0)
         return DISK_SLOW;
+    if (place[n - 1].node->ops->submit)
+        return n == 1 ? send_proxy(d, req, place) : DISK_SLOW_EXACT;
     if (!d->ring || !uring_room(d->ring, n) || (write && place->node->writes_block))
         return DISK_SLOW_EXACT;
     if (n > 1) {

@@ -81,7 +81,8 @@ struct node_ops {
     bool (*resolve)(struct node *n, uint64_t offset, uint64_t len, bool write,
                     struct node_place *out);
     /* Asynchronous READ and WRITE for nodes that resolve to themselves and have no `fd`: done() is
-     * called on a thread of the node's, with no lock held. Never blocks. NULL: it has none. */
+     * called on a thread of the node's, later, with no lock held. Never blocks. -EAGAIN: it is to
+     * be done by read() or write(). NULL: it has none. */
     void (*submit)(struct node *n, struct blk_req *req);
     /* Somebody waits for all that is in flight (true, then false): delays made on purpose end.
      * NULL: it makes none. */

@@ -28,6 +28,7 @@
 #include "block/image.h"
 #include "block/io/file.h"
 #include "block/iov.h"
+#include "block/layer/fault.h"
 
 #define CLUSTER  4096u
 #define CLUSTERS 64u
@@ -433,6 +434,154 @@ static void file_threads(void **state)
     check_file(DISK_IO_THREADS);
 }
 
+/* ---- a node that is asynchronous itself, as a remote disk is ---- */
+
+struct remote {
+    struct node node;
+    struct node *file;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    struct blk_req *queue;
+    unsigned sent;
+    bool closing;
+};
+
+static struct remote *remote_of(struct node *n)
+{
+    return CONTAINER_OF(n, struct remote, node);
+}
+
+static int remote_read(struct node *n, const struct iovec *iov, int niov, uint64_t offset)
+{
+    return node_readv(remote_of(n)->file, iov, niov, offset);
+}
+
+static int remote_write(struct node *n, const struct iovec *iov, int niov, uint64_t offset,
+                        unsigned flags)
+{
+    return node_writev(remote_of(n)->file, iov, niov, offset, flags);
+}
+
+static int remote_discard(struct node *n, uint64_t offset, uint64_t len)
+{
+    return node_zero(remote_of(n)->file, offset, len, 0);
+}
+
+static bool remote_resolve(struct node *n, uint64_t offset, uint64_t len, bool write,
+                           struct node_place *out)
+{
+    *out = (struct node_place){n, offset, min_u64(len, SIZE / 2 - offset % (SIZE / 2))};
+    return true;
+}
+
+static void remote_submit(struct node *n, struct blk_req *req)
+{
+    struct remote *r = remote_of(n);
+    pthread_mutex_lock(&r->lock);
+    req->next = r->queue; /* the other way round than they came */
+    r->queue = req;
+    r->sent++;
+    pthread_cond_signal(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void *remote_thread(void *arg)
+{
+    struct remote *r = arg;
+    unsigned n = 0;
+    pthread_mutex_lock(&r->lock);
+    for (;;) {
+        while (!r->queue && !r->closing)
+            pthread_cond_wait(&r->wake, &r->lock);
+        struct blk_req *req = r->queue;
+        if (!req)
+            break;
+        r->queue = req->next;
+        pthread_mutex_unlock(&r->lock);
+        if (++n % 5 == 0)
+            req->done(req, -EAGAIN);
+        else
+            req->done(req, req->op == BLK_READ
+                               ? node_readv(r->file, req->iov, req->niov, req->offset)
+                               : node_writev(r->file, req->iov, req->niov, req->offset, 0));
+        pthread_mutex_lock(&r->lock);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return NULL;
+}
+
+static void remote_close(struct node *n)
+{
+    struct remote *r = remote_of(n);
+    pthread_mutex_lock(&r->lock);
+    r->closing = true;
+    pthread_cond_signal(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+    pthread_join(r->thread, NULL);
+    node_close(r->file);
+    pthread_cond_destroy(&r->wake);
+    pthread_mutex_destroy(&r->lock);
+    free(r);
+}
+
+static const struct node_ops remote_ops = {.name = "remote",
+                                           .read = remote_read,
+                                           .write = remote_write,
+                                           .discard = remote_discard,
+                                           .resolve = remote_resolve,
+                                           .submit = remote_submit,
+                                           .close = remote_close};
+
+static void a_node_of_its_own_mind(void **state)
+{
+    struct remote *r = calloc(1, sizeof *r);
+    r->node = (struct node){.ops = &remote_ops, .size = SIZE};
+    r->file = open_file(SIZE);
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->wake, NULL);
+    assert_int_equal(pthread_create(&r->thread, NULL, remote_thread, r), 0);
+    struct blk *b = open_disk(&r->node, DISK_IO_AUTO);
+    run(b, OPS, SIZE);
+    check_all(b);
+    assert_true(r->sent > OPS / 2);
+    blk_close(b);
+}
+
+/* ---- errors ---- */
+
+static void errors_arrive(void **state)
+{
+    static const int want[] = {-ENOSPC, -ENOSPC, -EIO, 0};
+    struct node *n = NULL;
+    assert_int_equal(fault_open(open_file(SIZE), &n, NULL), 0);
+    fault_add(n, &(struct fault_rule){
+                     .ops = FAULT_WRITE | FAULT_ZERO, .from = 4096, .to = 8192, .err = ENOSPC});
+    fault_add(n, &(struct fault_rule){.ops = FAULT_FLUSH});
+    struct blk *b = open_disk(n, DISK_IO_AUTO);
+    static const enum blk_op kind[] = {BLK_WRITE, BLK_WRITE_ZEROES, BLK_FLUSH, BLK_WRITE};
+    pthread_mutex_lock(&dev_lock);
+    for (unsigned i = 0; i < 4; i++) { /* the last one waits for none of the others */
+        struct op *o = &op[i];
+        o->iov[0] = (struct iovec){o->buf, 512};
+        o->req = (struct blk_req){.op = kind[i],
+                                  .offset = i == 3 ? 0 : 4096,
+                                  .len = 512,
+                                  .iov = o->iov,
+                                  .niov = 1,
+                                  .done = on_done,
+                                  .arg = o};
+        blk_submit(b, &o->req);
+    }
+    pthread_mutex_unlock(&dev_lock);
+    blk_drain(b);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(op[i].result, want[i]);
+    assert_int_equal(ndone, 4);
+    fault_clear(n);
+    blk_close(b);
+}
+
 /* ---- an overlay ---- */
 
 static char dir[64];
@@ -608,6 +757,8 @@ int main(void)
         cmocka_unit_test(overlay_uring),
         cmocka_unit_test(overlay_threads),
         cmocka_unit_test(overlay_of_sectors),
+        cmocka_unit_test(a_node_of_its_own_mind),
+        cmocka_unit_test(errors_arrive),
         cmocka_unit_test(resize_under_load),
         cmocka_unit_test(ragged),
     };
