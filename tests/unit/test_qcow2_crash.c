@@ -395,6 +395,57 @@ static void test_data_file(void **state)
     cuts(v, true);
 }
 
+/* A short life of an image whose L1, refcount table and blocks all have to grow. */
+static int short_life(void)
+{
+    int rc = do_write(0, 200, 0);
+    if (!rc)
+        rc = do_flush();
+    if (!rc)
+        rc = do_write(2000, 300, 0);
+    if (!rc)
+        rc = do_discard(0, 100);
+    if (!rc)
+        rc = do_flush();
+    if (!rc)
+        rc = do_write(600, 130, NODE_FUA);
+    t.other_size = MAX_DISK;
+    if (!rc)
+        rc = node_resize(t.node, MAX_DISK, NULL);
+    if (!rc)
+        t.size = MAX_DISK;
+    if (!rc)
+        rc = do_write(DISK / SECTOR + 1000, 100, 0);
+    return rc ? rc : do_flush();
+}
+
+/* The power fails at each operation in turn, until the life is over before it does. */
+static void each_moment(const char *const *value)
+{
+    bool qemu = t.qemu, over = false;
+    for (unsigned op = 0; !over; op++) {
+        t.qemu = qemu && op % 8 == 0;
+        create(value, NULL);
+        open_image(true, false);
+        powercut_arm(t.cut, op, rnd(1u << 30));
+        over = short_life() == 0;
+        powercut_cut(t.cut, rnd(1u << 30));
+        node_close(t.node);
+        verify(false);
+    }
+    t.qemu = qemu;
+}
+
+static void test_every_moment(void **state)
+{
+    const char *v[QCOW2_OPTIONS] = {
+        [QCOW2_OPT_CLUSTER_SIZE] = "512", [QCOW2_OPT_REFCOUNT_BITS] = "64"};
+    unsigned times = getenv("SOSIA_TEST_LONG") ? 20 : 2;
+    t.lazy = false;
+    for (unsigned i = 0; i < times; i++)
+        each_moment(v);
+}
+
 static int setup(void **state)
 {
     const char *seed = getenv("SOSIA_TEST_SEED");
@@ -426,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_64k),          cmocka_unit_test(test_512_backed),
         cmocka_unit_test(test_4k_v2_backed), cmocka_unit_test(test_subclusters),
         cmocka_unit_test(test_lazy),         cmocka_unit_test(test_data_file),
+        cmocka_unit_test(test_every_moment),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -197,6 +197,10 @@ static int make_writable(struct qcow2 *q, struct error *e)
         int rc = qcow2_check(&q->node, FORMAT_FIX_LEAKS | FORMAT_FIX_ERRORS, &found, e);
         if (rc)
             return rc;
+        if (found.errors != found.errors_fixed)
+            return error_set(e, ERR_FORMAT,
+                             "the image was not closed and is damaged beyond what is repaired "
+                             "when it is opened; look at it with: sosia disk check");
     }
     if (qcow2_guard_init(q))
         return error_set(e, ERR_NOMEM, "out of memory");
