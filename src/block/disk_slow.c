@@ -89,6 +89,7 @@ static struct blk_req *take(struct disk *d)
 static void *worker(void *arg)
 {
     struct disk *d = arg;
+    pthread_setname_np(pthread_self(), "disk"); /* or else that of the vCPU that started it */
     for (struct blk_req *req; (req = take(d));) {
         struct req_list finished = {0};
         bool gated = req->note.started;

@@ -54,6 +54,7 @@ static bool reap(struct uring *u, struct uring_event *ev, unsigned *n)
 static void *uring_thread(void *arg)
 {
     struct uring *u = arg;
+    pthread_setname_np(pthread_self(), "disk ring");
     for (bool end = false; !end;) {
         struct io_uring_cqe *cqe;
         struct uring_event ev[BATCH];

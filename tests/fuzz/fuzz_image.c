@@ -92,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!dir[0])
         set_up();
     uint8_t flags = fuzz_u8(&in);
-    struct image_options o = {.readonly = flags & 1,
+    struct image_options o = {.readonly = flags & 5, /* one to be checked is not written to */
                               .no_backing = flags & 2,
                               .check = flags & 4,
                               .unlocked = flags & 8,
