@@ -53,6 +53,11 @@ static void check_condition(struct ide_channel *ch, uint8_t key, uint8_t asc, ui
     ide_fail(ch, (uint8_t)(key << 4));
 }
 
+static void refuse(struct ide_channel *ch, int sense)
+{
+    check_condition(ch, (uint8_t)(sense >> 16), (uint8_t)(sense >> 8), (uint8_t)sense);
+}
+
 static void illegal_field(struct ide_channel *ch)
 {
     check_condition(ch, KEY_ILLEGAL_REQUEST, 0x24, 0x00);
@@ -123,22 +128,14 @@ static void read12(struct ide_channel *ch, const uint8_t *cdb)
     read_sectors(ch, load_be32(cdb + 2), load_be32(cdb + 6));
 }
 
-/* 6.15: any or mode 1 sectors, of which only the user data can be had. */
 static void read_cd(struct ide_channel *ch, const uint8_t *cdb)
 {
-    unsigned type = (cdb[1] >> 2) & 7, parts = cdb[9] & 0xf8;
-    uint32_t count = (uint32_t)cdb[6] << 16 | load_be16(cdb + 7);
-    if ((type != 0 && type != 2) || (cdb[10] & 7)) {
-        check_condition(ch, KEY_ILLEGAL_REQUEST, 0x64, 0x00);
-        return;
-    }
-    if (!parts)
-        count = 0;
-    else if (parts != 0x10) {
-        illegal_field(ch);
-        return;
-    }
-    read_sectors(ch, load_be32(cdb + 2), count);
+    uint32_t lba, count;
+    int sense = atapi_decode_read_cd(cdb, &lba, &count);
+    if (sense)
+        refuse(ch, sense);
+    else
+        read_sectors(ch, lba, count);
 }
 
 /* ---- no data ---- */
@@ -162,27 +159,13 @@ static void prevent_allow(struct ide_channel *ch, const uint8_t *cdb)
     packet_done(ch);
 }
 
-/* 6.42: with LoEj, Start closes the tray and its absence opens it. */
 static void start_stop(struct ide_channel *ch, const uint8_t *cdb)
 {
-    struct ide_drive *d = ch->active;
-    bool load_eject = cdb[4] & 2, start = cdb[4] & 1;
-    if ((cdb[4] & 0xf0) || !load_eject) {
-        packet_done(ch); /* power conditions, spinning up and down */
-        return;
-    }
-    if (!start && d->cd.locked) {
-        check_condition(ch, KEY_ILLEGAL_REQUEST, 0x53, 0x02);
-        return;
-    }
-    if (start && d->cd.tray_open && d->blk) {
-        d->cd.attention = true;
-        d->cd.event = 2;
-    } else if (!start && atapi_medium(d)) {
-        d->cd.event = 3;
-    }
-    d->cd.tray_open = !start;
-    packet_done(ch);
+    int sense = atapi_start_stop(ch->active, cdb);
+    if (sense)
+        refuse(ch, sense);
+    else
+        packet_done(ch);
 }
 
 /* ---- dispatch ---- */

@@ -313,3 +313,36 @@ uint32_t atapi_mechanism_status(struct ide_drive *d, const uint8_t *cdb, uint8_t
     buf[5] = 1;
     return 8;
 }
+
+/* ---- packets that do something ---- */
+
+/* 6.42: with LoEj, Start closes the tray and its absence opens it. */
+int atapi_start_stop(struct ide_drive *d, const uint8_t *cdb)
+{
+    bool load_eject = cdb[4] & 2, start = cdb[4] & 1;
+    if ((cdb[4] & 0xf0) || !load_eject)
+        return 0; /* power conditions, spinning up and down */
+    if (!start && d->cd.locked)
+        return 0x055302;
+    if (start && d->cd.tray_open && d->blk) {
+        d->cd.attention = true;
+        d->cd.event = 2;
+    } else if (!start && atapi_medium(d)) {
+        d->cd.event = 3;
+    }
+    d->cd.tray_open = !start;
+    return 0;
+}
+
+/* 6.15: any or mode 1 sectors, of which only the user data can be had. */
+int atapi_decode_read_cd(const uint8_t *cdb, uint32_t *lba, uint32_t *count)
+{
+    unsigned type = (cdb[1] >> 2) & 7, parts = cdb[9] & 0xf8;
+    *lba = load_be32(cdb + 2);
+    *count = (uint32_t)cdb[6] << 16 | load_be16(cdb + 7);
+    if ((type != 0 && type != 2) || (cdb[10] & 7))
+        return 0x056400;
+    if (!parts)
+        *count = 0;
+    return parts && parts != 0x10 ? 0x052400 : 0;
+}

@@ -1,6 +1,6 @@
-/* atapi_reply.h - what a CD-ROM drive answers to the packets that ask about it. Each builder writes
- * at most IDE_REPLY_SIZE bytes and returns how many, or 0 if the packet asks for what does not
- * exist. */
+/* atapi_reply.h - what a CD-ROM drive answers to packets, whatever they come through (ATAPI, SCSI).
+ * Each builder writes at most IDE_REPLY_SIZE bytes and returns how many, or 0 if the packet asks
+ * for what does not exist. */
 #ifndef SOSIA_CHIP_ATAPI_REPLY_H
 #define SOSIA_CHIP_ATAPI_REPLY_H
 
@@ -13,6 +13,10 @@ static inline bool atapi_medium(const struct ide_drive *d)
 
 /* Sectors of 2 KiB of the medium. */
 uint32_t atapi_sectors(const struct ide_drive *d);
+
+/* The sense code of a refusal: key << 16 | asc << 8 | ascq; 0: none. */
+int atapi_start_stop(struct ide_drive *d, const uint8_t *cdb);
+int atapi_decode_read_cd(const uint8_t *cdb, uint32_t *lba, uint32_t *count);
 
 typedef uint32_t atapi_builder(struct ide_drive *d, const uint8_t *cdb, uint8_t *buf);
 atapi_builder atapi_inquiry, atapi_request_sense, atapi_read_capacity, atapi_read_toc,

@@ -34,6 +34,7 @@
 #include "virtio/virtio_console.h"
 #include "virtio/virtio_pci.h"
 #include "virtio/virtio_rng.h"
+#include "virtio/virtio_scsi.h"
 
 /* Address map */
 #define PC_RAM_BELOW_HOLE 0xc0000000ull /* RAM below 4 GiB ends here at the latest */
@@ -73,7 +74,7 @@ struct pc_virtio_disk {
 struct pc_disk_place { /* where a disk of the spec ended up */
     enum spec_bus bus;
     unsigned slot; /* PCI: the disk's own, or its controller's */
-    unsigned unit; /* ide: 2 * channel + drive; ahci: port */
+    unsigned unit; /* ide: 2 * channel + drive; ahci: port; scsi: target */
 };
 
 struct pc {
@@ -119,6 +120,8 @@ struct pc {
     struct virtio_console console;
     struct virtio_pci rng_fn, console_fn;
     struct pc_virtio_disk vdisk[SPEC_MAX_DISKS];
+    struct virtio_scsi scsi; /* with disks on it only */
+    struct virtio_pci scsi_fn;
     struct nvme_pci nvme[SPEC_MAX_DISKS]; /* by disk; those on other buses are unused */
     struct ahci_pci ahci;                 /* with disks on it only */
     struct pc_disk_place place[SPEC_MAX_DISKS];

@@ -1,10 +1,9 @@
 /*
  * pc_disks.c - which slot, port and unit each disk of the spec gets, and the boot order.
  *
- * PCI slots are given out in the spec's order: one for each virtio and
- * NVMe disk, one for the AHCI
- * controller when its first disk comes. IDE disks fill the places of the two channels in order, but
- * for the secondary master, which is always the CD-ROM drive.
+ * PCI slots are given out in the spec's order: one for each virtio and NVMe disk, one for the AHCI
+ * controller and one for the SCSI host when their first disk comes. IDE disks fill the places of
+ * the two channels in order, but for the secondary master, which is always the CD-ROM drive.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,7 @@
 
 /* Places given out so far. */
 struct taken {
-    unsigned slot, ide, ahci;
+    unsigned slot, ide, ahci, scsi;
 };
 
 /* The serial number as the guest sees it: stable from start to start. */
@@ -125,6 +124,29 @@ static int add_nvme(struct pc *p, unsigned n, struct taken *t, const char *seria
     return nvme_pci_init(&p->nvme[n], &p->pci, PCI_DEVFN(slot, 0), &cfg, e);
 }
 
+static int add_scsi(struct pc *p, unsigned n, struct taken *t, const char *serial, struct error *e)
+{
+    _Static_assert(VSCSI_TARGETS >= SPEC_MAX_DISKS, "a target for each disk");
+    if (!p->scsi.pool) {
+        int rc = virtio_scsi_init(&p->scsi, &p->mem, queues(p, VSCSI_MAX_QUEUES), e);
+        if (!rc)
+            rc = virtio_pci_init(&p->scsi_fn, &p->pci, PCI_DEVFN(t->slot, 0), &p->scsi.v, e);
+        if (rc)
+            return rc;
+        t->slot++;
+    }
+    unsigned target = p->place[n].unit = t->scsi++;
+    p->place[n].slot = p->scsi_fn.pci.devfn >> 3;
+    log_info("disk %u: %s: SCSI, PCI slot %u, target %u", n, p->spec->disk[n].file,
+             p->place[n].slot, target);
+    if (is_cdrom(p, n))
+        virtio_scsi_add_cdrom(&p->scsi, target, p->cfg.disk[n], MODEL_CDROM, serial);
+    else
+        virtio_scsi_add_disk(&p->scsi, target, p->cfg.disk[n], MODEL_DISK, serial,
+                             block_size(p, n));
+    return 0;
+}
+
 /* ---- all ---- */
 
 int pc_disks_init(struct pc *p, struct error *e)
@@ -133,7 +155,8 @@ int pc_disks_init(struct pc *p, struct error *e)
                               struct error *e) = {[SPEC_BUS_IDE] = add_ide,
                                                   [SPEC_BUS_VIRTIO] = add_virtio,
                                                   [SPEC_BUS_AHCI] = add_ahci,
-                                                  [SPEC_BUS_NVME] = add_nvme};
+                                                  [SPEC_BUS_NVME] = add_nvme,
+                                                  [SPEC_BUS_SCSI] = add_scsi};
     struct taken t = {.slot = PC_SLOT_DISK};
     for (unsigned n = 0; n < p->spec->ndisk; n++) {
         char serial[SPEC_MAX_SERIAL + 1];
@@ -155,6 +178,8 @@ int pc_disks_init(struct pc *p, struct error *e)
 
 void pc_disks_fini(struct pc *p)
 {
+    virtio_pci_fini(&p->scsi_fn);
+    virtio_scsi_fini(&p->scsi);
     ahci_pci_fini(&p->ahci);
     for (unsigned n = 0; n < SPEC_MAX_DISKS; n++) {
         nvme_pci_fini(&p->nvme[n]);
@@ -183,6 +208,9 @@ static void put_path(FILE *f, const struct pc_disk_place *at)
         break;
     case SPEC_BUS_NVME:
         fprintf(f, "/pci@i0cf8/nvme@%x/namespace@1,0\n", at->slot);
+        break;
+    case SPEC_BUS_SCSI:
+        fprintf(f, "/pci@i0cf8/scsi@%x/channel@0/disk@%x,0\n", at->slot, at->unit);
         break;
     }
 }

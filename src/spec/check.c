@@ -84,6 +84,7 @@ static const struct {
     [SPEC_BUS_VIRTIO] = {"virtio", false, true, 0},
     [SPEC_BUS_AHCI] = {"AHCI", true, false, AHCI_DRIVES},
     [SPEC_BUS_NVME] = {"NVMe", false, true, 0},
+    [SPEC_BUS_SCSI] = {"SCSI", true, true, 0},
 };
 
 static int check_disks(const struct spec *s, struct error *e)

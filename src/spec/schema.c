@@ -8,7 +8,7 @@
 
 static const char *const engine_words[] = {"auto", "interp", "jit", "lockstep", NULL};
 static const char *const firmware_words[] = {"auto", "seabios", "none", NULL};
-static const char *const bus_words[] = {"ide", "virtio", "ahci", "nvme", NULL};
+static const char *const bus_words[] = {"ide", "virtio", "ahci", "nvme", "scsi", NULL};
 static const char *const media_words[] = {"disk", "cdrom", NULL};
 static const char *const backing_words[] = {"inside", "anywhere", NULL};
 static const char *const block_size_words[] = {"512", "4096", NULL};
@@ -134,7 +134,7 @@ const struct spec_key spec_disk_schema[] = {
     {.name = "bus",
      .parse = spec_parse_word,
      .offset = offsetof(struct spec_disk, bus),
-     .form = "virtio | ide | ahci | nvme",
+     .form = "virtio | ide | ahci | nvme | scsi",
      .def = "virtio",
      .help = "what the guest sees the disk on",
      .words = bus_words},

@@ -50,7 +50,7 @@ SPECS = [
     ("console: ttyS0\n", "none | terminal"),
     ("console: terminal\n", "cannot both be the terminal"),
     ("clock: UTC\n", 'did you mean "utc"?'),
-    ("disks: [{file: disk, bus: usb}]\n", "virtio | ide | ahci | nvme"),
+    ("disks: [{file: disk, bus: usb}]\n", "virtio | ide | ahci | nvme | scsi"),
     ("disks: [{file: disk, readonly: yes}]\n", "true or false"),
     ("disks: [{bus: ide}]\n", 'needs "file"'),
     # Numbers

@@ -18,12 +18,12 @@ PROMPT = "guest:# "
 MIB = 1 << 20
 SIZE = 24 * MIB
 FIO = 600 * SLOW  # seconds for one run of it
-MODULES = ["virtio_pci", "virtio_blk", "ata_piix", "ahci", "nvme", "sd_mod", "sr_mod"]
+MODULES = ["virtio_pci", "virtio_blk", "virtio_scsi", "ata_piix", "ahci", "nvme", "sd_mod", "sr_mod"]
 APPLETS = "insmod blockdev blkdiscard sync find sort cut tr cmp readlink basename tail mkdir"
-DEVICE = {"virtio": "vd", "ide": "sd", "ahci": "sd", "nvme": "nvme"}
-OWNER = {"virtio": "/virtio", "ide": "00:01.1/ata", "ahci": "/ata", "nvme": "/nvme"}  # a part of the device's path in /sys
+DEVICE = {"virtio": "vd", "ide": "sd", "ahci": "sd", "nvme": "nvme", "scsi": "sd"}
+OWNER = {"virtio": "/virtio", "scsi": "/virtio", "ide": "00:01.1/ata", "ahci": "/ata", "nvme": "/nvme"}  # a part of the device's path in /sys
 BUSES = list(DEVICE)
-CDROM = ["ide", "ahci"]
+CDROM = ["ide", "ahci", "scsi"]
 
 
 def modules(root):
@@ -82,7 +82,8 @@ def find(g, bus, kind=None):
         for name in g.ask("ls /sys/block").split():
             path = g.ask(f"readlink -f /sys/block/{name}")
             if name.startswith(kind or DEVICE[bus]) and OWNER[bus] in path and \
-                    (bus == "ide" or OWNER["ide"] not in path):
+                    (bus == "ide" or OWNER["ide"] not in path) and \
+                    g.ask(f"cat /sys/block/{name}/size") == str(SIZE // 512):  # not the empty drive
                 return name
         g.ask("sleep 1")
     expect(False, f"no disk on {bus}:", g.text[-1500:])

@@ -236,6 +236,6 @@ def no_boot_sector(folder, prog):
 run_tests([no_disk, no_boot_sector, floppy_boot, unsigned_floppy, cdrom_boot] +
           [case(f"the MBR of a disk on {bus}, vCPUs: {cpus}", disk_boot, bus, cpus)
            for bus in ("ide", "virtio") for cpus in (1, 4)] +
-          [case(f"the MBR of a disk on {bus}", disk_boot, bus, 2) for bus in ("ahci", "nvme")] +
-          [case(f"a CD-ROM on {bus}", cdrom_on, bus) for bus in ("ahci",)] +
+          [case(f"the MBR of a disk on {bus}", disk_boot, bus, 2) for bus in ("ahci", "nvme", "scsi")] +
+          [case(f"a CD-ROM on {bus}", cdrom_on, bus) for bus in ("ahci", "scsi")] +
           [readonly_boot, order, first_disk], sys.argv[1])
