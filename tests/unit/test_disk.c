@@ -10,10 +10,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -377,6 +381,42 @@ static void unusable_files_are_named(void **state)
     refuse(image, false, ERR_FORMAT, "empty");
 }
 
+/* In a process that may not have an io_uring, as in most containers. */
+static int without_uring(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {ARRAY_LEN(code), code};
+    struct blk *b = NULL;
+    struct error e = {0};
+    uint8_t r[512];
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
+        return 2;
+    io = DISK_IO_URING;
+    if (try_open(image, false, &b, &e) != ERR_HOST || !strstr(e.msg, "no io_uring"))
+        return 3;
+    io = DISK_IO_AUTO;
+    if (try_open(image, false, &b, &e) || run(b, BLK_READ, 512, r, 512) || r[0] != 2)
+        return 4;
+    blk_close(b);
+    return 0;
+}
+
+static void a_host_without_uring(void **state)
+{
+    int status = 1;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(without_uring());
+    waitpid(pid, &status, 0);
+    assert_int_equal(status, 0);
+}
+
 /* Not where the kernel lacks it, or its administrator or a container forbids it. */
 static bool has_uring(void)
 {
@@ -408,6 +448,7 @@ int main(void)
         T(second_writer_is_refused),
         T(readers_share),
         T(unusable_files_are_named),
+        T(a_host_without_uring),
     };
     static const enum disk_io ways[] = {DISK_IO_URING, DISK_IO_THREADS};
     struct CMUnitTest all[2 * ARRAY_LEN(tests)];
