@@ -158,7 +158,7 @@ static const struct {
     {{"16k", "3", "1", "off", "on", "zstd"}, "b"},
     {{"4096", "3", "8", "off", "off", "zstd"}, NULL},
     {{"4096", "3", "16", "off", "off", "zlib", "data"}, "b"},
-    {{"2M", "3", "2"}, NULL},
+    {{"128k", "3", "2"}, NULL},
     {{"512", "3", "16", "off", "off", "zlib", "data", "on"}, NULL},
 };
 

@@ -40,22 +40,38 @@ static int compare(struct qcow2_count *c, uint64_t cluster, bool has_block)
     return fix && has_block ? qcow2_refcount_set(c->q, cluster, want) : 0;
 }
 
+/* How many clusters from `i` on have neither a refcount nor anything that refers to them, as far as
+ * that is told at once; 0: look at each. */
+static int nothing_there(struct qcow2_count *c, uint64_t i, bool has_block, uint64_t *n)
+{
+    struct qcow2 *q = c->q;
+    int rc = 0;
+    *n = 0;
+    if (has_block) {
+        rc = qcow2_refcount_none(q, i, n);
+    } else {
+        uint64_t block_end = ((i >> q->block_bits) + 1) << q->block_bits;
+        *n = i < c->clusters ? min_u64(block_end - i, PAGE - i % PAGE) : block_end - i;
+    }
+    if (*n && qcow2_count_any(c, i, i + *n - 1))
+        *n = 0;
+    return rc;
+}
+
 static int compare_all(struct qcow2_count *c)
 {
     struct qcow2 *q = c->q;
     uint64_t end = max_u64(c->clusters, q->rt_entries << q->block_bits);
-    int rc = 0;
-    for (uint64_t i = 0; !rc && i < end; i++) {
+    for (uint64_t i = 0, n; i < end; i += n ? n : 1) {
         uint64_t r = i >> q->block_bits;
         bool has_block = r < q->rt_entries && (q->rt[r] & QCOW2_RT_OFFSET);
-        if (!has_block && !(i % PAGE) && (i >= c->clusters || !c->page[i / PAGE])) {
-            uint64_t next = (r + 1) << q->block_bits; /* nothing here, nothing counted */
-            i = (i >= c->clusters ? next : min_u64(next, i + PAGE)) - 1;
-            continue;
-        }
-        rc = compare(c, i, has_block);
+        int rc = nothing_there(c, i, has_block, &n);
+        if (!rc && !n)
+            rc = compare(c, i, has_block);
+        if (rc)
+            return rc;
     }
-    return rc;
+    return 0;
 }
 
 /* The flag of one entry; *fix_it: `e` was changed. */
@@ -86,6 +102,8 @@ static int check_l2_flags(struct qcow2_count *c, uint64_t at, uint8_t *table)
         uint8_t *p = table + i * q->entry_size;
         uint64_t e = load_be64(p);
         bool fix;
+        if (!e)
+            continue;
         c->out->allocated += e & (QCOW2_COMPRESSED | QCOW2_OFFSET) ? 1 : 0;
         if ((e & QCOW2_COMPRESSED) && (e & QCOW2_COPIED))
             qcow2_count_error(c, false, "compressed cluster with a flag in table %#llx",

@@ -278,6 +278,8 @@ static int count_l2(struct qcow2_count *c, uint64_t at, uint32_t n, uint8_t *tab
     for (uint64_t i = 0; !rc && i < 1ull << q->l2_bits; i++) {
         uint8_t *p = table + i * q->entry_size;
         uint64_t e = load_be64(p), bits = q->ext_l2 ? load_be64(p + 8) : 0;
+        if (!e && !bits)
+            continue;
         rc = count_entry(c, e, e & QCOW2_COMPRESSED ? 0 : bits, n, &bad);
         if (rc || !bad)
             continue;

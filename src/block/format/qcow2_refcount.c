@@ -140,6 +140,21 @@ int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *value)
     return rc;
 }
 
+int qcow2_refcount_none(struct qcow2 *q, uint64_t cluster, uint64_t *n)
+{
+    struct qcow2_slot *s;
+    uint64_t i;
+    int rc = find(q, cluster, &s, &i);
+    *n = 0;
+    if (rc || !s || i)
+        return rc;
+    for (uint32_t k = 0; k < q->slice; k += 8)
+        if (load_le64(s->data + k))
+            return 0;
+    *n = q->slice * 8ull >> q->order;
+    return 0;
+}
+
 int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t value)
 {
     struct qcow2_slot *s;
