@@ -213,8 +213,21 @@ static uint8_t *rel32(struct asm_buf *b, const uint8_t *to)
     return at;
 }
 
+/* A branch of two bytes to `to`, if that is near enough. */
+static bool rel8(struct asm_buf *b, uint8_t op, const uint8_t *to)
+{
+    ptrdiff_t d = to ? to - (b->p + 2) : PTRDIFF_MAX;
+    if (d != (int8_t)d)
+        return false;
+    asm_u8(b, op);
+    asm_u8(b, (uint8_t)d);
+    return true;
+}
+
 uint8_t *asm_jcc(struct asm_buf *b, unsigned cc, const uint8_t *to)
 {
+    if (rel8(b, (uint8_t)(0x70 | cc), to))
+        return NULL;
     asm_u8(b, 0x0f);
     asm_u8(b, (uint8_t)(0x80 | cc));
     return rel32(b, to);
@@ -222,6 +235,8 @@ uint8_t *asm_jcc(struct asm_buf *b, unsigned cc, const uint8_t *to)
 
 uint8_t *asm_jmp(struct asm_buf *b, const uint8_t *to)
 {
+    if (rel8(b, 0xeb, to))
+        return NULL;
     asm_u8(b, 0xe9);
     return rel32(b, to);
 }

@@ -86,7 +86,8 @@ void asm_alu_imm(struct asm_buf *b, enum asm_alu op, struct opnd rm, int32_t imm
 void asm_alu(struct asm_buf *b, enum asm_alu op, unsigned dst, struct opnd m, unsigned size);
 
 enum asm_cc { CC_O, CC_NO, CC_B, CC_NB, CC_Z, CC_NZ, CC_BE, CC_NBE, CC_S, CC_NS };
-/* Branches with a 32-bit displacement. They return the place of it; asm_patch() fills it in. */
+/* With `to`, the shortest form. Without, a 32-bit displacement for asm_patch(): they return its
+ * place. */
 uint8_t *asm_jcc(struct asm_buf *b, unsigned cc, const uint8_t *to);
 uint8_t *asm_jmp(struct asm_buf *b, const uint8_t *to);
 uint8_t *asm_call(struct asm_buf *b, const uint8_t *to);

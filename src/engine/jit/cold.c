@@ -114,11 +114,17 @@ static void emit_raced(struct tr *t, const struct cold *k)
     asm_jmp(&t->b, k->back);
 }
 
+/* Flags are in cpu->fl. */
 static void emit_goto(struct tr *t, const struct cold *k)
 {
-    tr_rip(&t->b, t->tb->pic, H_RAX, k->rip);
-    asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
-    const uint8_t *to = jit_rw(t->j, t->j->thunk.dispatch_keep);
+    const uint8_t *to = jit_rw(t->j, t->j->thunk.dispatch_rel);
+    if (t->tb->pic && (int64_t)k->rip == (int32_t)k->rip) {
+        asm_mov_imm(&t->b, H_RAX, (uint32_t)k->rip);
+    } else {
+        to = jit_rw(t->j, t->j->thunk.dispatch_keep);
+        tr_rip(&t->b, t->tb->pic, H_RAX, k->rip);
+        asm_store(&t->b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    }
     if (!k->back) {
         asm_jmp(&t->b, to);
         return;

@@ -119,7 +119,7 @@ struct jit_page {
 #define JIT_RECENTS   64u
 #define JIT_MODES     256u
 #define JIT_GENS      256u
-#define JIT_TB_BITS   16
+#define JIT_TB_BITS   18
 #define JIT_PAGE_BITS 11
 #define JIT_TB_INSNS  32u
 
@@ -130,6 +130,7 @@ struct jit_thunks {
     const uint8_t *stop;                /* the same, with registers to be stored; s.rip is set */
     const uint8_t *dispatch;            /* continue at s.rip, without the host's calls */
     const uint8_t *dispatch_keep;       /* the same with them */
+    const uint8_t *dispatch_rel;        /* dispatch_keep at cpu->jit_page + (signed) EAX */
     /* Jumped to; RAX: the target of a return that the host's stack does not lead to, R11: offset of
      * its jit_insn; flags in cpu->fl. */
     const uint8_t *ret;

@@ -48,9 +48,22 @@ static bool mov_moffs(struct tr *t)
     return true;
 }
 
+static bool mov_from_sreg(struct tr *t)
+{
+    const struct x86_insn *i = &t->s->i;
+    if (i->osize == 2)
+        return false;
+    asm_load(&t->b, H_RAX, OP_GS(G_OFF(s.seg[i->src].sel)), 2);
+    tr_put(t, i->dst, H_RAX);
+    return true;
+}
+
 static bool mov(struct tr *t)
 {
     const struct jit_src *s = t->s;
+    if (s->zi.opcode == 0x8c && s->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        s->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
+        return mov_from_sreg(t);
     if (s->zi.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
         return false; /* control and debug registers */
     if (s->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM)

@@ -434,7 +434,11 @@ bool jit_thunks_make(struct x86_cpu *c)
     move_gprs(&m.b, true);
     const uint8_t *stored = m.b.p;
     dispatch_stored(&m, false);
-    t->dispatch_keep = at(&m);
+    t->dispatch_rel = at(&m);
+    asm_insn(&m.b, (struct opcode){.op = 0x63, .w = true}, H_RAX, OP_REG(H_RAX)); /* MOVSXD */
+    asm_alu(&m.b, ALU_ADD, H_RAX, OP_GS(G_OFF(jit_page)), 8);
+    asm_store(&m.b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    t->dispatch_keep = jit_rx(j, m.b.p); /* it goes on there */
     move_gprs(&m.b, true);
     dispatch_stored(&m, true);
     t->interp = at(&m);

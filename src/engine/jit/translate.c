@@ -265,9 +265,9 @@ static void write_entries(struct tr *t)
     tb->entry_ef = here(t);
     if (want != WANT_ANY || code)
         asm_flags_save(&t->b, G_OFF(fl));
-    uint8_t *over = asm_jmp(&t->b, NULL);
+    asm_u8(&t->b, 0xeb); /* JMP over what follows */
+    asm_u8(&t->b, JIT_FAR_BYTES);
     write_far(t);
-    asm_patch(over, t->b.p);
     check_stop(t);
     count_run(t);
     tb->body = here(t);
