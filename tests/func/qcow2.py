@@ -3,8 +3,7 @@
 
 Random operations, by turns with our code (the driver) and with qemu-io, over combinations of the
 format's options; after each turn the other side reads what the guest is to see and checks the
-image. A sample of the combinations; SOSIA_TEST_LONG=1: many, and longer. SOSIA_TEST_SEED
-repeats a run.
+image. A sample of the combinations; SOSIA_TEST_LONG=1: all of them. SOSIA_TEST_SEED repeats a run.
 """
 
 import itertools
@@ -214,8 +213,8 @@ def interchange(folder, driver, options, seed):
     need_qemu()
     image = Image(driver, folder, random.Random(seed), options)
     image.create()
-    for turn in range(8 if LONG else 4):
-        (image.our_turn if turn % 2 == 0 else image.qemu_turn)(120 if LONG else 40)
+    for turn in range(4):
+        (image.our_turn if turn % 2 == 0 else image.qemu_turn)(40)
         image.check(f"turn {turn}")
         image.compare(f"turn {turn}")
 
@@ -354,7 +353,8 @@ def refused(folder, driver):
 def tests():
     rng = random.Random(SEED)
     chosen = [c for c in COMBINATIONS if possible(c)]
-    chosen = rng.sample(chosen, 150 if LONG else 10)
+    rng.shuffle(chosen)
+    chosen = chosen if LONG else chosen[:10]
     found = []
     for i, c in enumerate(chosen):
         def one(folder, driver, options=plain(c), seed=SEED + i):
