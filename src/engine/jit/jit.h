@@ -23,11 +23,12 @@
  *  2. Translations jump to each other directly only within one page of guest code, which runs
  *     under the same mapping as long as it is not left. All other jumps look the target up in the
  *     jump cache (cpu->jump), whose keys contain the generation of the address space's executable
- *     mappings (x86_exec_gen()) and the mode.
+ *     mappings (x86_exec_gen()) and the mode; or return to where the host's stack leads, which is
+ *     emptied before mappings or translations change (cpu->jit_drop) and checks the rest.
  *  3. When code has been written (ram->code_epoch; X86_PEND_CODE makes a vCPU look that executes
  *     translations all the time), translations of the page are killed before the next lookup: jumps
- * to them are redirected, the jump cache forgets them. Memory is reclaimed only by forgetting
- * everything, and never while a translation is being executed.
+ *     to them are redirected, the jump cache forgets them. Memory is reclaimed only by forgetting
+ *     everything, and never while a translation is being executed.
  *  4. A guest instruction that is not translated, or that meets a TLB miss, a device, tracked code
  *     or a fault, is executed by its semantic function: engines differ in dispatch, not in meaning.
  */
