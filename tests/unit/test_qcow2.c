@@ -274,6 +274,45 @@ static void test_packed_places(void **state)
     check_clean();
 }
 
+/* Compressed clusters lie side by side, across the bounds of clusters. */
+static void test_packing(void **state)
+{
+    uint8_t buf[65536];
+    uint32_t x = 1;
+    create(16 * MIB, NULL, NULL, NULL);
+    struct node *n = open_image();
+    fill(n, 15 * MIB, 512, 1);
+    uint64_t before = image.node.size;
+    for (unsigned i = 0; i < 100; i++) { /* 40000 bytes that cannot be compressed in each */
+        memset(buf, 0, sizeof buf);
+        for (unsigned k = 0; k < 40000; k++)
+            buf[k] = (uint8_t)((x = x * 1664525 + 1013904223) >> 24);
+        assert_int_equal(format_qcow2.write_compressed(n, buf, sizeof buf, i * 65536), 0);
+    }
+    assert_true(image.node.size - before < 100 * 41000);
+    node_close(n);
+    check_clean();
+    n = open_image();
+    node_discard(n, 0, 50 * 65536); /* their clusters are free again, all but one */
+    assert_int_equal(node_flush(n), 0);
+    before = image.node.size;
+    fill(n, 10 * MIB, 29 * 65536, 3);
+    assert_int_equal(image.node.size, before);
+    expect(n, 99 * 65536 + 40000, 25536, 0);
+    node_close(n);
+    check_clean();
+}
+
+static void test_unwritten(void **state)
+{
+    create(MIB, NULL, NULL, NULL);
+    struct node *n = open_image();
+    expect(n, 0, MIB, 0);
+    reset_counts();
+    node_close(n);
+    assert_int_equal(image.flushes + image.writes, 0);
+}
+
 /* What a write covers is not copied; what it does not cover comes from the backing file. */
 static void test_copies(void **state)
 {
@@ -608,7 +647,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_thin),          cmocka_unit_test(test_places),
-        cmocka_unit_test(test_packed_places), cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_packed_places), cmocka_unit_test(test_packing),
+        cmocka_unit_test(test_unwritten),     cmocka_unit_test(test_copies),
         cmocka_unit_test(test_fresh),         cmocka_unit_test(test_flushes),
         cmocka_unit_test(test_growth),        cmocka_unit_test(test_overlay_grows),
         cmocka_unit_test(test_failures),      cmocka_unit_test(test_threads),

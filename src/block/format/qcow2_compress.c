@@ -116,19 +116,27 @@ static int64_t pack(const struct qcow2 *q, const uint8_t *from, uint8_t *to, siz
     return rc == Z_STREAM_END ? (int64_t)(room - z.avail_out) : 0;
 }
 
-/* Whether the bytes can follow what was packed last: in its cluster, or into the next one. */
+/* Whether the bytes can follow what was packed last: in its cluster, and in the next one if that is
+ * free. *at is 0 if not. */
 static int append(struct qcow2 *q, uint64_t len, uint64_t *at)
 {
     uint64_t c = q->packed_at >> q->cluster_bits, v = 0, room = -q->packed_at & (q->cluster - 1);
+    bool taken = true;
     *at = 0;
-    if (!q->packed_at || room < len)
-        return 0; /* clusters that follow are not counted on: a hole of half a cluster at most */
+    if (!q->packed_at)
+        return 0;
     int rc = qcow2_refcount_get(q, c, &v);
     if (rc || v == 0 || v >= q->refcount_max)
+        return rc;
+    if (room < len)
+        rc = qcow2_alloc_at(q, c + 1, &taken);
+    if (rc || !taken)
         return rc;
     rc = qcow2_refcount_set(q, c, v + 1);
     if (!rc)
         *at = q->packed_at;
+    else if (room < len)
+        qcow2_free_now(q, (c + 1) << q->cluster_bits, q->cluster);
     return rc;
 }
 
@@ -208,7 +216,6 @@ int qcow2_write_compressed(struct node *n, const void *buf, size_t len, uint64_t
         return rc ? rc : -ENOMEM;
     uint8_t *packed = whole + q->cluster;
     memcpy(whole, buf, len);
-    atomic_store_explicit(&q->written, true, memory_order_relaxed);
     int64_t size = pack(q, whole, packed, q->cluster - 1);
     if (size < 0)
         return (int)size;

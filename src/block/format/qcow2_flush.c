@@ -266,7 +266,7 @@ int qcow2_flush(struct node *n)
 
 int qcow2_settle(struct qcow2 *q)
 {
-    if (!atomic_load(&q->ready))
+    if (!atomic_load(&q->written) || !atomic_load(&q->ready))
         return 0;
     pthread_mutex_lock(&q->flush);
     int rc = -atomic_load(&q->flush_error);

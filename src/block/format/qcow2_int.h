@@ -274,6 +274,8 @@ void qcow2_refcount_store(const struct qcow2 *q, uint8_t *block, uint64_t index,
 int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *offset, bool *fresh);
 /* As many as lie together, at most *n. */
 int qcow2_alloc_some(struct qcow2 *q, uint64_t *n, uint64_t *offset, bool *fresh);
+/* Takes this very cluster if it is free. */
+int qcow2_alloc_at(struct qcow2 *q, uint64_t cluster, bool *taken);
 int qcow2_free_now(struct qcow2 *q, uint64_t offset, uint64_t len);
 /* Frees once the removal of what refers to it is durable. */
 void qcow2_free_later(struct qcow2 *q, uint64_t offset, uint64_t len);

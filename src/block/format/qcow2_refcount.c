@@ -403,6 +403,23 @@ int qcow2_alloc_some(struct qcow2 *q, uint64_t *n, uint64_t *offset, bool *fresh
     return alloc(q, n, false, offset, fresh);
 }
 
+int qcow2_alloc_at(struct qcow2 *q, uint64_t cluster, bool *taken)
+{
+    uint64_t v = 0, index, end = (cluster + 1) << q->cluster_bits;
+    *taken = false;
+    int rc = qcow2_refcount_get(q, cluster, &v);
+    if (rc || v || end > QCOW2_MAX_END || missing_block(q, cluster, 1, &index))
+        return rc;
+    if (qcow2_guarded(q, end - q->cluster, q->cluster))
+        return qcow2_corrupt(q, "a free cluster holds metadata", end - q->cluster);
+    rc = qcow2_refcount_set(q, cluster, 1);
+    if (rc)
+        return rc;
+    *taken = true;
+    q->file_end = max_u64(q->file_end, end);
+    return 0;
+}
+
 int qcow2_free_now(struct qcow2 *q, uint64_t offset, uint64_t len)
 {
     uint64_t last = (offset + len - 1) >> q->cluster_bits, gone = 0; /* clusters before `c` */

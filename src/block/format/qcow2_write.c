@@ -31,6 +31,7 @@ struct step {
 
 int qcow2_begin(struct qcow2 *q)
 {
+    atomic_store_explicit(&q->written, true, memory_order_relaxed);
     if (atomic_load(&q->ready) && !(q->incompat & QCOW2_INCOMPAT_CORRUPT))
         return 0;
     if (q->node.readonly)
@@ -384,7 +385,6 @@ int qcow2_write(struct node *n, const struct iovec *iov, int niov, uint64_t offs
     int rc = qcow2_begin(q);
     if (rc)
         return rc;
-    atomic_store_explicit(&q->written, true, memory_order_relaxed);
     iov_advance(&c, 0);
     while (len > 0) {
         rc = write_step(q, &c, offset, len, flags & NODE_FUA, &done, &placed);

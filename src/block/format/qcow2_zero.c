@@ -164,7 +164,6 @@ int qcow2_zero(struct node *n, uint64_t offset, uint64_t len, unsigned flags)
     int rc = qcow2_begin(q);
     if (rc)
         return rc;
-    atomic_store_explicit(&q->written, true, memory_order_relaxed);
     if (q->raw_data) { /* "consistent standalone": the zeroes have to be in the data file */
         rc = node_zero(q->data, offset, len, flags & ~NODE_FUA);
         return rc || !(flags & NODE_FUA) ? rc : qcow2_flush(n);
@@ -193,7 +192,6 @@ int qcow2_discard(struct node *n, uint64_t offset, uint64_t len)
     int rc = qcow2_begin(q);
     if (rc)
         return rc;
-    atomic_store_explicit(&q->written, true, memory_order_relaxed);
     if (q->raw_data)
         return node_zero(q->data, offset, len, NODE_MAY_UNMAP);
     if (a >= b)
