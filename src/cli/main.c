@@ -5,8 +5,10 @@
 
 #include "cli/cli.h"
 
-static enum cli_exit exit_code(int r)
+static int exit_code(int r)
 {
+    if (r > 0)
+        return r;
     switch (r) {
     case 0:
         return CLI_OK;
@@ -49,9 +51,9 @@ int main(int argc, char **argv)
     struct error e = {0};
     int r = dispatch(argc, argv, &e);
 
-    if (r == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+    if (r >= 0 && (fflush(stdout) != 0 || ferror(stdout)))
         r = error_errno(&e, ERR_IO, errno, "cannot write to standard output");
-    if (r < 0)
+    if (r < 0 && e.msg[0])
         fprintf(stderr, "sosia: %s%s%s\n", e.where, e.where[0] ? ": " : "", e.msg);
     return exit_code(r);
 }

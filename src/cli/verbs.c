@@ -17,11 +17,13 @@ const struct cli_verb cli_verbs[] = {
      "  --perf-map        tells perf(1) about translated code\n"
      "\n"
      "The guest's serial port is this terminal. Ctrl-A x leaves, Ctrl-A h lists the other keys.\n",
-     cli_run},
-    {"check", SPEC_ARGS, "check a spec file and the files it names", SPEC_DETAIL, cli_check},
+     cli_run, NULL},
+    {"check", SPEC_ARGS, "check a spec file and the files it names", SPEC_DETAIL, cli_check, NULL},
     {"spec", "[--defaults]", "list the keys of a spec file",
-     "  --defaults        print a spec file with every key and its default\n", cli_spec},
-    {"help", "[VERB]", "explain a verb", "", cli_help},
+     "  --defaults        print a spec file with every key and its default\n", cli_spec, NULL},
+    {"disk", "VERB FILE [ARGUMENT]...", "make, look at and change disk images", "", cli_disk,
+     cli_disk_list},
+    {"help", "[VERB]", "explain a verb", "", cli_help, NULL},
     {.name = NULL},
 };
 
@@ -52,7 +54,8 @@ void cli_print_usage(FILE *out)
             "\nVerbs:\n");
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
         fprintf(out, "  %-8s %s\n", v->name, v->summary);
-    fprintf(out, "\n`sosia help VERB` explains one. Manuals: sosia(1), sosia.yaml(5).\n");
+    fprintf(out,
+            "\n`sosia help VERB` explains one. Manuals: sosia(1), sosia-disk(1), sosia.yaml(5).\n");
 }
 
 void cli_print_verb(FILE *out, const struct cli_verb *v)
@@ -60,4 +63,8 @@ void cli_print_verb(FILE *out, const struct cli_verb *v)
     fprintf(out, "usage: sosia %s %s\n\n%s: %s.\n", v->name, v->args, v->name, v->summary);
     if (v->detail[0])
         fprintf(out, "\n%s", v->detail);
+    if (v->list) {
+        fprintf(out, "\nVerbs:\n");
+        v->list(out);
+    }
 }

@@ -11,7 +11,7 @@ import sys
 from tap import expect, expect_run, run_tests, sosia, write
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VERBS = ["run", "check", "spec", "help"]
+VERBS = ["run", "check", "spec", "disk", "help"]
 
 
 def no_verb(folder, prog):

@@ -115,3 +115,13 @@ int lock_take(const char *path, int fd, bool shared, struct error *e)
                      "one, or give each its own copy",
                      path, who, shared ? " and may write to it" : "");
 }
+
+bool lock_holder(int fd, char *who, size_t size, bool *writes)
+{
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_OFD_GETLK, &fl) < 0 || fl.l_type == F_UNLCK)
+        return false;
+    *writes = fl.l_type == F_WRLCK;
+    find_holder(fd, &fl, who, size);
+    return true;
+}

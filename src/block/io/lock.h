@@ -8,11 +8,15 @@
 #define SOSIA_BLOCK_IO_LOCK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/error.h"
 
 /* ERR_BUSY: another holds it; the message says who. A file system without locks is no error, it is
  * logged. `path` is for messages. */
 int lock_take(const char *path, int fd, bool shared, struct error *e);
+
+/* Who has the file locked, and whether to write to it. False: nobody. Takes no lock itself. */
+bool lock_holder(int fd, char *who, size_t size, bool *writes);
 
 #endif
