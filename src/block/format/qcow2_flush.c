@@ -225,16 +225,17 @@ static int flush_once(struct qcow2 *q, bool refcounts)
     struct batch b = {0};
     pthread_mutex_lock(&q->meta);
     int rc = freeze(q, &b, refcounts);
+    q->settling = true;
     pthread_mutex_unlock(&q->meta);
     if (!rc)
         rc = write_batch(q, &b);
-    if (rc) {
-        pthread_mutex_lock(&q->meta);
+    pthread_mutex_lock(&q->meta);
+    if (rc)
         take_back(q, &b);
-        pthread_mutex_unlock(&q->meta);
-    } else {
+    q->settling = false;
+    pthread_mutex_unlock(&q->meta);
+    if (!rc)
         rc = free_batch(q, &b);
-    }
     free(b.l1_fix);
     free(b.freed);
     free(b.rt);

@@ -187,6 +187,7 @@ struct qcow2 {
     unsigned nl1_fix, max_l1_fix;
     struct qcow2_free *freed; /* to be freed once their removal is durable */
     unsigned nfreed, max_freed;
+    bool settling; /* a flush has taken entries and is not done with them */
     struct qcow2_inflight *inflight;
     uint64_t file_end;  /* bytes beyond it were never written and read as zeroes */
     uint64_t free_hint; /* no cluster below it is free */

@@ -99,16 +99,23 @@ void qcow2_land(struct qcow2 *q, struct qcow2_inflight *f)
     pthread_cond_broadcast(&q->landed);
 }
 
-/* Whether a place that is to be written is one for data. */
+/* Whether a place that is to be written is one for data. Beyond the file's end it is if it has a
+ * refcount: the file may have lost its end when the power failed. */
 static int check_place(struct qcow2 *q, uint64_t host, uint64_t len)
 {
+    uint64_t v = 0, last = (host + len - 1) >> q->cluster_bits;
     if (qcow2_external(q))
         return 0;
     if (qcow2_guarded(q, host, len))
         return qcow2_corrupt(q, "data overlaps metadata", host);
-    if (host + len > (qcow2_clusters(q, q->file_end) << q->cluster_bits))
-        return qcow2_corrupt(q, "data lies beyond the end of the file", host);
-    return 0;
+    if (last < qcow2_clusters(q, q->file_end))
+        return 0;
+    int rc = qcow2_refcount_get(q, last, &v);
+    if (!rc && v == 0)
+        rc = qcow2_corrupt(q, "data lies beyond the end of the file", host);
+    if (!rc)
+        q->file_end = max_u64(q->file_end, host + len);
+    return rc;
 }
 
 static bool has_data(const struct qcow2 *q, const struct qcow2_entry *v)
@@ -368,7 +375,7 @@ static int make_durable(struct qcow2 *q, bool placed)
 {
     if (!placed) {
         pthread_mutex_lock(&q->meta);
-        placed = q->l2.busy || q->nl1_fix;
+        placed = q->l2.busy || q->nl1_fix || q->settling;
         pthread_mutex_unlock(&q->meta);
     }
     return placed ? qcow2_flush(&q->node) : -atomic_load(&q->flush_error);
