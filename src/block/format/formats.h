@@ -8,5 +8,6 @@
 
 extern const struct format format_qcow2;
 extern const struct format format_raw;
+extern const struct format format_vmdk;
 
 #endif

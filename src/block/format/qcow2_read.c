@@ -5,45 +5,13 @@
 #include <stdlib.h>
 
 #include "block/format/qcow2_int.h"
-#include "block/iov.h"
-
-#define SEGMENTS 32 /* of one transfer below; more are done in several */
-
-static void zero_next(struct iov_cursor *c, uint64_t len)
-{
-    iov_zero(c, len);
-    iov_advance(c, len);
-}
-
-/* Reads what is at `offset` of a node below into the next `len` bytes; zeroes beyond its end. */
-static int transfer(struct node *n, struct iov_cursor *c, uint64_t offset, uint64_t len)
-{
-    struct iovec iov[SEGMENTS];
-    uint64_t size = n->grows ? INT64_MAX : node_size(n), beyond = 0;
-    if (!range_within(offset, len, size)) {
-        uint64_t there = offset < size ? min_u64(len, size - offset) : 0;
-        beyond = len - there;
-        len = there;
-    }
-    while (len > 0) {
-        uint64_t got;
-        int k = iov_slice(c, len, iov, SEGMENTS, &got);
-        int rc = node_readv(n, iov, k, offset);
-        if (rc)
-            return rc;
-        iov_advance(c, got);
-        offset += got;
-        len -= got;
-    }
-    zero_next(c, beyond);
-    return 0;
-}
+#include "block/format/transfer.h"
 
 static int read_hole(struct qcow2 *q, struct iov_cursor *c, uint64_t offset, uint64_t len)
 {
     if (q->node.backing)
-        return transfer(q->node.backing, c, offset, len);
-    zero_next(c, len);
+        return transfer_read(q->node.backing, c, offset, len);
+    transfer_zero(c, len);
     return 0;
 }
 
@@ -70,11 +38,11 @@ static int read_run(struct qcow2 *q, struct iov_cursor *c, uint64_t offset,
 {
     switch (run->kind) {
     case QCOW2_DATA:
-        return transfer(q->data, c, run->host, run->len);
+        return transfer_read(q->data, c, run->host, run->len);
     case QCOW2_PACKED:
         return read_packed(q, c, offset, run);
     case QCOW2_ZEROES:
-        zero_next(c, run->len);
+        transfer_zero(c, run->len);
         return 0;
     case QCOW2_HOLE:
         break;
@@ -86,7 +54,7 @@ static int read_all(struct qcow2 *q, struct iov_cursor *c, uint64_t offset, uint
 {
     iov_advance(c, 0);
     if (q->raw_data)
-        return transfer(q->data, c, offset, len);
+        return transfer_read(q->data, c, offset, len);
     while (len > 0) {
         struct qcow2_run run;
         int rc = qcow2_lookup(q, offset, len, &run);
