@@ -193,17 +193,30 @@ static uint32_t waiting(const struct ahci_port *p)
 
 /* In the order of the slots, beginning behind the last one (5.3.2.3). Each turn takes a command's
  * bit out of PxCI, hands the drive to it or stalls the port. */
-void ahci_port_run(struct ahci_port *p)
+static void take(struct ahci_port *p)
 {
     uint32_t set;
-    if (p->running)
-        return;
-    p->running = true;
     while ((set = waiting(p))) {
         unsigned slot = (p->last + 1u) % AHCI_SLOTS;
         while (!(set & (1u << slot)))
             slot = (slot + 1) % AHCI_SLOTS;
         begin(p, slot);
+    }
+}
+
+/* Requests go to the back end together, which may end some at once. */
+void ahci_port_run(struct ahci_port *p)
+{
+    struct blk *blk = p->ide.drive[0].blk;
+    if (p->running)
+        return;
+    p->running = true;
+    while (waiting(p)) {
+        if (blk)
+            blk_begin(blk);
+        take(p);
+        if (blk)
+            blk_end(blk);
     }
     p->running = false;
 }

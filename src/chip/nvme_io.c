@@ -14,6 +14,7 @@ enum {
     IO_DATASET = 0x09,
 };
 
+#define DW12_DEAC  (1u << 25) /* Write Zeroes may deallocate */
 #define DW12_FUA   (1u << 30)
 #define DATASET_AD (1u << 2) /* of dw11: deallocate; the other attributes are hints */
 #define RANGE_LEN  16u
@@ -54,6 +55,7 @@ static int submit(struct nvme_req *r, enum blk_op op, uint64_t offset, uint64_t 
         r->io.iov = r->iov;
         r->io.niov = r->niov;
     }
+    r->io.no_unmap = op == BLK_WRITE_ZEROES && !(r->cmd.dw12 & DW12_DEAC);
     if (op == BLK_WRITE || op == BLK_WRITE_ZEROES)
         r->io.fua = !r->n->write_cache || (r->cmd.dw12 & DW12_FUA);
     blk_submit(r->n->cfg.blk, &r->io);

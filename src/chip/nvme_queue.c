@@ -157,15 +157,15 @@ static void perform(struct nvme_req *r)
         nvme_finish(r, status, result);
 }
 
-/* As many as there are, and as have room for their end: fewer than the queue has entries, for its
- * tail stands still meanwhile. */
-static void run(struct nvme *n, struct nvme_sq *q)
+static bool can_take(const struct nvme *n, const struct nvme_sq *q)
 {
-    if (q->running)
-        return;
-    q->running = true;
-    while (n->dma && q->live && !q->deleting && (n->csts & CSTS_RDY_CFS) == CSTS_RDY &&
-           q->head != q->tail && q->free && has_room(&n->cq[q->cq])) {
+    return n->dma && q->live && !q->deleting && (n->csts & CSTS_RDY_CFS) == CSTS_RDY &&
+           q->head != q->tail && q->free && has_room(&n->cq[q->cq]);
+}
+
+static void take(struct nvme *n, struct nvme_sq *q)
+{
+    while (can_take(n, q)) {
         struct nvme_req *r = q->free;
         if (!fetch(n, q, &r->cmd))
             break;
@@ -176,6 +176,20 @@ static void run(struct nvme *n, struct nvme_sq *q)
         n->inflight++;
         n->cq[q->cq].reserved++;
         perform(r);
+    }
+}
+
+/* As many as there are, and as have room for their end: fewer than the queue has entries, for its
+ * tail stands still meanwhile. Requests go to the back end together, which may end some at once. */
+static void run(struct nvme *n, struct nvme_sq *q)
+{
+    if (q->running)
+        return;
+    q->running = true;
+    while (can_take(n, q)) {
+        blk_begin(n->cfg.blk);
+        take(n, q);
+        blk_end(n->cfg.blk);
     }
     q->running = false;
 }

@@ -112,8 +112,10 @@ static void io_done(struct blk_req *io, int result)
 int scsi_submit(struct scsi_req *r, enum blk_op op, uint64_t offset, uint64_t len)
 {
     r->io = (struct blk_req){.op = op, .offset = offset, .len = len, .done = io_done, .arg = r};
-    if (op == BLK_WRITE_ZEROES)
+    if (op == BLK_WRITE_ZEROES) { /* WRITE SAME; its bit UNMAP */
         r->io.fua = !r->unit->write_cache;
+        r->io.no_unmap = !(r->cdb[1] & 8);
+    }
     blk_submit(r->unit->drive.blk, &r->io);
     return SCSI_WAIT;
 }

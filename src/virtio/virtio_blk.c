@@ -77,6 +77,7 @@ struct vblk_req {
     struct iovec *data; /* within chain.iov, without header and status */
     unsigned ndata;
     uint64_t len;
+    bool no_unmap; /* write zeroes: without the flag UNMAP */
     uint8_t *status;
     struct vchain chain;
 };
@@ -190,6 +191,7 @@ static void submit(struct vblk_req *r, enum blk_op op, uint64_t sector, uint64_t
                          .iov = r->data,
                          .niov = (int)r->ndata,
                          .fua = (op == BLK_WRITE || op == BLK_WRITE_ZEROES) && write_through(r->d),
+                         .no_unmap = op == BLK_WRITE_ZEROES && r->no_unmap,
                          .done = io_done,
                          .arg = r};
     blk_submit(r->d->blk, &r->io);
@@ -237,6 +239,7 @@ static uint8_t free_or_zero(struct vblk_req *r, bool *wait)
         return S_IOERR;
     if (count == 0)
         return S_OK;
+    r->no_unmap = !(flags & RANGE_UNMAP);
     submit(r, discard ? BLK_DISCARD : BLK_WRITE_ZEROES, sector, (uint64_t)count * SECTOR);
     *wait = true;
     return S_OK;

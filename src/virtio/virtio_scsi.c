@@ -183,6 +183,14 @@ static void start(struct virtio_scsi *d, struct vscsi_req *r)
     scsi_run(&r->scsi);
 }
 
+/* Requests go to each disk together. */
+static void batch(struct virtio_scsi *d, void (*what)(struct blk *b))
+{
+    for (unsigned i = 0; i < VSCSI_TARGETS; i++)
+        if (d->target[i].present && d->target[i].unit.drive.blk)
+            what(d->target[i].unit.drive.blk);
+}
+
 /* As virtio_blk.c's: commands that end at once would let a second vCPU feed this loop for ever. */
 static void pump(struct virtio_scsi *d, unsigned q)
 {
@@ -192,12 +200,17 @@ static void pump(struct virtio_scsi *d, unsigned q)
         return;
     vq->pumping = true;
     vq->finished = vq->starved = false;
-    for (; vq->free && left; left--) {
-        struct vscsi_req *r = vq->free;
-        if (!virtio_pop(&d->v, q + VSCSI_REQUEST, &r->chain))
-            break;
-        vq->free = r->next_free;
-        start(d, r);
+    for (bool full = true; full && vq->free && left;) { /* the end of a batch may have freed some */
+        batch(d, blk_begin);
+        for (full = false; left && !full; left--) {
+            struct vscsi_req *r = vq->free;
+            if (!virtio_pop(&d->v, q + VSCSI_REQUEST, &r->chain))
+                break;
+            vq->free = r->next_free;
+            start(d, r);
+            full = !vq->free;
+        }
+        batch(d, blk_end);
     }
     vq->pumping = false;
     vq->starved = !vq->free;

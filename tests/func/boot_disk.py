@@ -10,7 +10,9 @@ from tap import Skip, case, expect, run_tests
 
 LOGIN = 240 * SLOW  # seconds until the login prompt; it takes 20 where nothing else runs
 STOP = 120 * SLOW  # seconds that systemd takes to shut down
-MATRIX = [(bus, cpus) for bus in ("ide", "virtio") for cpus in (1, 2, 4)] if LONG else \
+DEVICE = {"ide": "/dev/sda1", "virtio": "/dev/vda1", "nvme": "/dev/nvme0n1p1",
+          "scsi": "/dev/sda1"}
+MATRIX = [(bus, cpus) for bus in DEVICE for cpus in (1, 2, 4)] if LONG else \
     [("virtio", 2)]
 
 
@@ -35,7 +37,7 @@ def debian(folder, prog, bus, cpus):
             log_in(g)
             expect(g.ask("nproc") == str(cpus), g.text[-300:])
             expect(g.ask("findmnt -no SOURCE /") ==
-                   {"ide": "/dev/sda1", "virtio": "/dev/vda1"}[bus], g.text[-300:])
+                   DEVICE[bus], g.text[-300:])
             failed = g.ask("systemctl --failed --plain --no-legend | cut -d' ' -f1")
             expect(failed == "", "units that failed:", failed)
             g.ask("echo kept >/root/file")

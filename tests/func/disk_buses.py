@@ -19,7 +19,7 @@ MIB = 1 << 20
 SIZE = 24 * MIB
 FIO = 600 * SLOW  # seconds for one run of it
 MODULES = ["virtio_pci", "virtio_blk", "virtio_scsi", "ata_piix", "ahci", "nvme", "sd_mod", "sr_mod"]
-APPLETS = "insmod blockdev blkdiscard sync find sort cut tr cmp readlink basename tail mkdir"
+APPLETS = "insmod blockdev blkdiscard sync find sort cut tr cmp readlink basename tail mkdir reboot"
 DEVICE = {"virtio": "vd", "ide": "sd", "ahci": "sd", "nvme": "nvme", "scsi": "sd"}
 OWNER = {"virtio": "/virtio", "scsi": "/virtio", "ide": "00:01.1/ata", "ahci": "/ata", "nvme": "/nvme"}  # a part of the device's path in /sys
 BUSES = list(DEVICE)
@@ -55,9 +55,9 @@ def with_fio(root):
     copy_program("fio", "usr/bin/fio", root)
 
 
-def spec_of(folder, disks, fill, cpus):
+def spec_of(folder, disks, fill, cpus, memory="384M"):
     kernel = one(package("linux-image-amd64", names="linux-image-6"), "boot/vmlinuz-*")
-    return {"memory": "384M", "cpus": cpus, "kernel": str(kernel), "cmdline": "console=ttyS0",
+    return {"memory": memory, "cpus": cpus, "kernel": str(kernel), "cmdline": "console=ttyS0",
             "initrd": busybox_initrd(pathlib.Path(folder) / "initrd", fill=fill), "disks": disks}
 
 
@@ -157,11 +157,32 @@ def every_bus(folder, prog):
         g.end(0)
 
 
+def reset_amid_reads(folder, prog):
+    """a reset while every disk is read; afterwards all are there and read right"""
+    images = {bus: image(folder, bus) for bus in BUSES}
+    disks = [{"file": str(images[bus]), "bus": bus} for bus in BUSES]
+    with Guest(prog, folder, spec_of(folder, disks, modules, 2)) as g:
+        log_in(g)
+        names = [find(g, bus) for bus in BUSES]
+        for name in names:
+            g.ask(f"(while :; do dd if=/dev/{name} of=/dev/null bs=64k iflag=direct; done)"
+                  ">/dev/null 2>&1 & true")
+        g.send("reboot -f\r")
+        g.expect("reboot: Restarting")
+        log_in(g)
+        for bus in BUSES:
+            read = g.ask(f"md5sum </dev/{find(g, bus)}", 4 * ANSWER).split()[0]
+            expect(read == md5(images[bus].read_bytes()), f"{bus} reads wrong")
+        quiet(g)
+        g.send("poweroff -f\r")
+        g.end(0)
+
+
 def fio(folder, prog, bus):
     """Random writes of several sizes and depths, each checked by fio; twice."""
     path = image(folder, bus)
     disks = [{"file": str(path), "bus": bus}]
-    with Guest(prog, folder, spec_of(folder, disks, with_fio, 2)) as g:
+    with Guest(prog, folder, spec_of(folder, disks, with_fio, 2, "1G")) as g:
         log_in(g)
         disk = find(g, bus)
         for more in ("--bsrange=512-128k --bs_unaligned=0", "--bs=4k --trim_backlog=8",
@@ -174,5 +195,5 @@ def fio(folder, prog, bus):
         g.end(0)
 
 
-run_tests([every_bus] + [case(f"fio finds what it wrote: {bus}", fio, bus)
+run_tests([every_bus] + [reset_amid_reads] * LONG + [case(f"fio finds what it wrote: {bus}", fio, bus)
                          for bus in BUSES if LONG], sys.argv[1])

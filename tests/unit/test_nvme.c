@@ -252,7 +252,13 @@ static void reads_and_writes(void **state)
     assert_int_equal(disk.data[8 * 512 + 1023], 0x77);
     assert_int_equal(disk.data[8 * 512 + 1024], ram.host[DATA + 0x1000]);
     assert_int_equal(io_now(FLUSH, 0, 1, 0, 0), 0);
-    assert_int_equal(io_now(ZEROES, 8, 8, 0, 0), 0);
+    store_le32(io(1, ZEROES, 8, 8, 0, 0) + 48, 7 | 1u << 25);
+    io(1, ZEROES, 8, 8, 0, 0);
+    ring(1);
+    assert_false(disk.req[0]->no_unmap);
+    assert_true(disk.req[1]->no_unmap);
+    late_all(&disk, 0);
+    assert_int_equal(take(1) | take(1), 0);
     assert_int_equal(disk.data[8 * 512 + 1023], 0);
     assert_int_equal(io_now(READ_CMD, LATE_SIZE / 512, 1, DATA, 0), DNR | 0x80);
     assert_int_equal(io_now(READ_CMD, UINT64_MAX, 1, DATA, 0), DNR | 0x80);

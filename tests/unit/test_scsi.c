@@ -254,6 +254,10 @@ static void write_same(void **state)
     start(CDB(0x41, 0, 0, 0, 0, 8, 0, 0, 16), 512, true);
     assert_int_equal(disk.req[0]->op, BLK_WRITE_ZEROES);
     assert_int_equal(disk.req[0]->len, 16 * 512);
+    assert_true(disk.req[0]->no_unmap);
+    late_all(&disk, 0);
+    start(CDB(0x41, 8, 0, 0, 0, 8, 0, 0, 16), 512, true);
+    assert_false(disk.req[0]->no_unmap);
     late_all(&disk, 0);
     start(CDB(0x93, 1, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 16), 0, true); /* no data */
     assert_int_equal(disk.req[0]->op, BLK_WRITE_ZEROES);

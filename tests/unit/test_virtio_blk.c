@@ -400,6 +400,7 @@ static void discard_and_zero(void **state)
     add(0, T_ZERO, 0, DATA, 16, false);
     virtio_kick(&dev.v, 0);
     assert_int_equal(pending[0]->op, BLK_WRITE_ZEROES);
+    assert_false(pending[0]->no_unmap);
     complete(0, -ENOTSUP);
     assert_int_equal(ram.host[STATUS], S_UNSUPP);
     drv.seen = 2;
