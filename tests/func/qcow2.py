@@ -332,6 +332,25 @@ def preallocated(folder, driver):
         call("qemu-img", "compare", path, f"{folder}/zero")
 
 
+def bitmaps(folder, driver):
+    """QEMU's bitmaps are counted; a write makes them invalid, and a repair frees them"""
+    need_qemu()
+    image = Image(driver, folder, random.Random(SEED), {"cluster_size": 4096})
+    image.create()
+    image.our_turn(20)
+    for name in ("one", "another"):
+        call("qemu-img", "bitmap", "--add", image.path, name)
+    image.qemu_turn(20)
+    image.check("with bitmaps")
+    image.our_turn(20)
+    out = call(driver, "check", image.path, "leaks").stdout
+    expect("errors 0" in out and "leaks 0" not in out, out)
+    image.check("without bitmaps")
+    image.our_turn(60)  # what was freed is used again
+    image.check("written on")
+    image.compare("written on")
+
+
 def refused(folder, driver):
     """encrypted images and unknown features are refused with a message that says so"""
     need_qemu()
@@ -361,7 +380,7 @@ def tests():
             return interchange(folder, driver, options, seed)
         one.__doc__ = f"interchange, seed {SEED}: " + " ".join(f"{k}={v}" for k, v in plain(c).items())
         found.append(one)
-    return found + [snapshots, compressed, repair, rebased, preallocated, refused]
+    return found + [snapshots, compressed, repair, rebased, preallocated, bitmaps, refused]
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ int qcow2_guard_ranges(struct qcow2 *q)
     put(q, r, &n, q->l1_offset, q->l1_size * 8ull);
     put(q, r, &n, q->rt_offset, (uint64_t)q->rt_clusters << q->cluster_bits);
     put(q, r, &n, q->snap_offset, q->snap_bytes);
-    put(q, r, &n, q->bitmaps_offset, q->bitmaps_offset < QCOW2_MAX_END ? q->bitmaps_size : 0);
+    if ((q->autoclear & QCOW2_AUTOCLEAR_BITMAPS) && q->bitmaps_offset < QCOW2_MAX_END)
+        put(q, r, &n, q->bitmaps_offset, q->bitmaps_size); /* else they are leaked, maybe freed */
     for (unsigned i = 0; q->snap && i < q->nsnap; i++)
         put(q, r, &n, q->snap[i].l1_offset, q->snap[i].l1_size * 8ull);
     qsort(r, n, sizeof *r, by_first);
