@@ -47,6 +47,29 @@ static const struct disk_verb verbs[] = {
      1, 2, disk_create},
     {"info", "FILE [OPTION]...", "show what an image is and what it is made of", IMAGE_DETAIL,
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE), 1, 1, disk_info},
+    {"convert", "FROM TO [OPTION]...", "copy a disk to a new image of any format",
+     "  --format FORMAT      of the new image; by default what the suffix says, else qcow2\n"
+     "  --source-format F    of the old one, instead of what its content says\n"
+     "  --backing-anywhere   the old image may name files outside its folder\n"
+     "  --compress           compress the data, if the format can\n"
+     "  --replace            replace an existing file\n" NEW_DETAIL,
+     DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_SOURCE_FORMAT) | DISK_OPT(DISK_ANYWHERE) |
+         DISK_OPT(DISK_COMPRESS) | DISK_OPT(DISK_REPLACE) | DISK_OPT(DISK_OPTION),
+     2, 2, disk_convert},
+    {"check", "FILE [--format FORMAT]", "look for damage and lost space",
+     "  --format FORMAT      the image's format, instead of what its content says\n"
+     "\nThe exit code is 0 (clean), 3 (space is lost) or 4 (damaged).\n",
+     DISK_OPT(DISK_FORMAT), 1, 1, disk_check},
+    {"repair", "FILE [--format FORMAT]", "put right what check finds",
+     "  --format FORMAT      the image's format, instead of what its content says\n"
+     "\nThe exit code is that of a check afterwards.\n",
+     DISK_OPT(DISK_FORMAT), 1, 1, disk_repair},
+    {"resize", "FILE [+|-]SIZE [OPTION]...", "change the size of a disk",
+     "  SIZE                 20G; +5G and -5G count from the present size\n"
+     "  --shrink             the end of the disk may be cut off\n" IMAGE_DETAIL,
+     DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_SHRINK), 2, 2, disk_resize},
+    {"map", "FILE [OPTION]...", "show where the bytes of a disk are", IMAGE_DETAIL,
+     DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE), 1, 1, disk_map},
     {NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };
 

@@ -125,5 +125,151 @@ def help_of_verbs(folder, prog):
     expect_run(sosia(prog, "disk", "creat"), 2, out="", err="create")
 
 
-TESTS = [create, overlays, info_tells_who, help_of_verbs]
+def convert(folder, prog):
+    """convert: every format to every other and back; holes stay, chains are flattened"""
+    f = pathlib.Path(folder)
+    contents(f / "a.raw")
+    formats = sosia(prog, "disk", "create", "--help").out.split("Formats:\n")[1].split("\n")
+    writable = 0
+    for name in [line.split()[0] for line in formats if line.strip()]:
+        r = sosia(prog, "disk", "convert", str(f / "a.raw"), str(f / name), "--format", name,
+                  "--source-format", "raw")
+        if r.code == 2 and "only be read" in r.err:
+            continue
+        expect_run(r, 0, err="")
+        writable += 1
+        disk(prog, "convert", f / name, f / f"{name}.back", "--format", "raw")
+        back = (f / f"{name}.back").read_bytes()
+        expect(back[:4 * MIB] == (f / "a.raw").read_bytes() and not any(back[4 * MIB:]), name)
+        if name in ("raw", "qcow2", "vmdk", "vdi", "vhdx", "qed", "parallels"):
+            same(f / "a.raw", f / name, "-f", "raw", "-F", name)
+        expect((f / f"{name}.back").stat().st_blocks * 512 < 3 * MIB, name, "holes are filled")
+    expect(writable >= 2, formats)
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "qcow2", "-F", "qcow2", f / "top", "6M")
+    qemu_img("bench", "-q", "-w", "-c", "9", "-s", "8192", "-S", "500000", "--pattern=7", "-f",
+             "qcow2", f / "top")
+    disk(prog, "convert", f / "top", f / "flat.qcow2")
+    same(f / "top", f / "flat.qcow2")
+    qemu_img("check", f / "flat.qcow2")
+    expect("backing-file" not in disk(prog, "info", f / "flat.qcow2")["format-specific"], "flat")
+    disk(prog, "convert", f / "flat.qcow2", f / "flat.raw")
+    same(f / "top", f / "flat.raw", "-F", "raw")
+
+
+def convert_compressed(folder, prog):
+    """convert --compress: smaller, and qemu-img reads it"""
+    f = pathlib.Path(folder)
+    (f / "a.raw").write_bytes(b"Sosia " * (MIB // 2) + bytes(MIB + 512))
+    for kind in ("zlib", "zstd"):
+        info = disk(prog, "convert", f / "a.raw", f / kind, "--compress", "--option",
+                    f"compression_type={kind}")
+        expect(info["allocated-size"] < MIB, info)
+        same(f / "a.raw", f / kind, "-f", "raw")
+        qemu_img("check", f / kind)
+    refused(prog, "state", "compressed", "convert", f / "zlib", f / "b.raw", "--compress")
+    expect(not (f / "b.raw").exists() and len(os.listdir(f)) == 3, os.listdir(f))
+
+
+def convert_is_all_or_nothing(folder, prog):
+    """convert: an existing file stays; what is interrupted, fails or is in use leaves nothing"""
+    f = pathlib.Path(folder)
+    contents(f / "a.raw")
+    (f / "b").write_text("mine")
+    refused(prog, "busy", "already", "convert", f / "a.raw", f / "b")
+    expect((f / "b").read_text() == "mine", "b was replaced")
+    disk(prog, "convert", f / "a.raw", f / "b", "--replace")
+    same(f / "a.raw", f / "b", "-f", "raw", "-F", "qcow2")
+    with open(f / "a.raw", "r+b") as held:
+        fcntl.fcntl(held, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        refused(prog, "busy", str(os.getpid()), "convert", f / "a.raw", f / "c")
+    os.truncate(f / "a.raw", 1 << 40)  # takes a while to look through when it is compressed
+    with open(f / "a.raw", "r+b") as a:
+        for i in range(64):
+            a.seek(i << 30)
+            a.write(random.Random(i).randbytes(2 * MIB))
+    with subprocess.Popen([prog, "disk", "convert", f / "a.raw", f / "c", "--compress"],
+                          stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
+        while not any(n.startswith(".c.") for n in os.listdir(f)) and p.poll() is None:
+            pass
+        p.terminate()
+        out, err = p.communicate(timeout=60)
+        expect(p.returncode == 1 and "interrupted" in err, p.returncode, out, err)
+    expect(sorted(os.listdir(f)) == ["a.raw", "b"], os.listdir(f))
+
+
+def check_and_repair(folder, prog):
+    """check, repair: what qemu-img says of clean, leaking and damaged images"""
+    f = pathlib.Path(folder)
+    contents(f / "a.raw")
+    disk(prog, "convert", f / "a.raw", f / "a.qcow2")
+    expect(disk(prog, "check", f / "a.qcow2")["errors"] == 0, "clean")
+    image = (f / "a.qcow2").read_bytes()
+    table = struct.unpack_from(">Q", image, 48)[0]
+    block = struct.unpack_from(">Q", image, table)[0]
+    used = len(image) // 65536
+    for name, cluster, count, code in (("leak", used + 3, 1, 3), ("low", 5, 0, 4)):
+        bad = bytearray(image)
+        struct.pack_into(">H", bad, block + 2 * cluster, count)
+        if name == "leak":
+            bad += bytes((used + 4) * 65536 - len(bad))
+        (f / name).write_bytes(bad)
+        expect(qemu_img("check", f / name, ok=False).returncode == (3 if code == 3 else 2), name)
+        found = disk(prog, "check", f / name, code=code)
+        expect(found["leaks" if code == 3 else "errors"] >= 1, found)
+        expect_run(sosia(prog, "disk", "check", str(f / name)), code, out="disk repair", err="")
+        expect((f / name).read_bytes() == bad, "a check writes")
+        fixed = disk(prog, "repair", f / name)
+        expect(fixed["errors-fixed"] + fixed["leaks-fixed"] >= 1, fixed)
+        expect(disk(prog, "check", f / name)["errors"] == 0, "not repaired")
+        qemu_img("check", f / name)
+        same(f / "a.raw", f / name, "-f", "raw", "-F", "qcow2")
+
+
+def resize(folder, prog):
+    """resize: absolute and relative; shrinking only with --shrink; the contents stay"""
+    f = pathlib.Path(folder)
+    data = contents(f / "a.raw")
+    disk(prog, "convert", f / "a.raw", f / "a.qcow2")
+    for name in ("a.raw", "a.qcow2"):
+        expect(disk(prog, "resize", f / name, "+1M")["virtual-size"] == 5 * MIB, name)
+        expect(disk(prog, "resize", f / name, "20M")["virtual-size"] == 20 * MIB, name)
+        got = refused(prog, "usage", "would be lost", "resize", f / name, "-18M", code=2)
+        expect("--shrink" in got["hint"], got)
+        expect(disk(prog, "resize", f / name, "-18M", "--shrink")["virtual-size"] == 2 * MIB, name)
+        disk(prog, "resize", f / name, "4M")
+        refused(prog, "usage", "only", "resize", f / name, "-4M", "--shrink", code=2)
+    (f / "want").write_bytes(data[:2 * MIB] + bytes(2 * MIB))
+    same(f / "want", f / "a.raw", "-f", "raw", "-F", "raw")
+    same(f / "want", f / "a.qcow2", "-f", "raw", "-F", "qcow2")
+    qemu_img("check", f / "a.qcow2")
+
+
+def mapping(folder, prog):
+    """map: the extents that qemu-img sees, and who holds them"""
+    f = pathlib.Path(folder)
+    contents(f / "base.raw")
+    disk(prog, "create", f / "top", "6M", "--backing", "base.raw")
+    qemu_img("bench", "-q", "-w", "-c", "9", "-s", "65536", "-S", "524288", "-f", "qcow2", f / "top")
+    theirs = json.loads(qemu_img("map", "--output=json", f / "top").stdout)
+    ours = disk(prog, "map", f / "top")["extents"]
+    expect(sum(x["length"] for x in ours) == 6 * MIB, ours)
+
+    def spans(extents, data, depth):
+        sectors = []
+        for x in extents:
+            sectors += [(data(x), depth(x) if data(x) else -1)] * (x["length"] // 512)
+        return sectors
+    expect(spans(ours, lambda x: x["kind"] == "data", lambda x: x["depth"]) ==
+           spans(theirs, lambda x: x["data"], lambda x: x["depth"]), ours, theirs)
+    at = {x["start"]: x for x in ours}
+    for x in theirs:
+        if x["data"] and x["start"] in at:
+            expect(at[x["start"]]["offset"] == x["offset"], x)
+    expect({x["file"] for x in ours if x["kind"] == "data"} ==
+           {str(f / "top"), str(f / "base.raw")}, ours)
+    expect_run(sosia(prog, "disk", "map", str(f / "top")), 0, out="base.raw", err="")
+
+
+TESTS = [create, overlays, info_tells_who, help_of_verbs, convert, convert_compressed,
+         convert_is_all_or_nothing, check_and_repair, resize, mapping]
 run_tests(TESTS, sys.argv[1])
