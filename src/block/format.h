@@ -35,7 +35,7 @@ struct format_open {
 /* A value of an option of create; the name is one of the format's table. */
 struct format_option {
     const char *name, *help, *def;
-    const char *const *words; /* NULL: a number or a size */
+    const char *const *words; /* NULL: a number or a size, or if `max` is 0 a text */
     uint64_t min, max;        /* of a number */
 };
 
