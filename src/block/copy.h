@@ -10,7 +10,7 @@ typedef bool block_progress(void *ctx, uint64_t done, uint64_t of); /* false: en
 
 struct copy {
     struct node *from; /* its size is at most that of `to` */
-    struct node *to;   /* empty; nobody else writes to it */
+    struct node *to;   /* nobody else writes to it; empty, unless `overlay` */
     /* What reads as zeroes in `from` is made so in `to`, where a backing node would show; what is
      * not allocated in `from` is left alone in any case. */
     bool overlay;

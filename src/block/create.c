@@ -127,12 +127,12 @@ static int write_image(struct node *file, const char *path, const struct image_c
     int rc = 0;
     for (unsigned i = 0; !rc && i < c->noptions; i++)
         rc = set_option(c->format, c->option[i], value, e);
-    if (!rc && c->backing)
+    if (!rc && c->backing && !c->as_stored)
         rc = look_at_backing(path, c, &size, &found, e);
     if (rc)
         return rc;
     fc.size = fc.size ? fc.size : size;
-    if (c->backing && !fc.backing_format)
+    if (c->backing && !c->as_stored && !fc.backing_format)
         fc.backing_format = found;
     if (fc.size == 0)
         return error_set(e, ERR_USAGE, "a disk has at least one byte");

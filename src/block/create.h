@@ -13,8 +13,9 @@ struct image_create {
     const char *backing; /* as it will be stored: relative to the new image's folder; or NULL */
     const char *backing_format; /* NULL: looked up now and stored */
     bool allow_outside;         /* of the backing file */
-    bool replace;               /* an existing file */
-    const char *const *option;  /* "name=value" */
+    bool as_stored; /* the backing file is not looked at: it is another image's, which was */
+    bool replace;   /* an existing file */
+    const char *const *option; /* "name=value" */
     unsigned noptions;
 };
 

@@ -70,6 +70,12 @@ static const struct disk_verb verbs[] = {
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_SHRINK), 2, 2, disk_resize},
     {"map", "FILE [OPTION]...", "show where the bytes of a disk are", IMAGE_DETAIL,
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE), 1, 1, disk_map},
+    {"commit", "FILE [OPTION]...", "merge an overlay into its backing file",
+     "  --keep               do not empty the overlay\n" IMAGE_DETAIL
+     "\nOther overlays of the same backing file are damaged by it.\n",
+     DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_KEEP), 1, 1, disk_commit},
+    {"compact", "FILE [OPTION]...", "give back the space of zeroes and of unused clusters",
+     IMAGE_DETAIL, DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE), 1, 1, disk_compact},
     {NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };
 

@@ -270,6 +270,88 @@ def mapping(folder, prog):
     expect_run(sosia(prog, "disk", "map", str(f / "top")), 0, out="base.raw", err="")
 
 
+def overlay(f, name="top", size="5M"):
+    """A base with data, and an overlay with other data and zeroes; raw files of what they read as."""
+    contents(f / "base.raw")
+    disk_sizes = ["-o", "cluster_size=4k"] if name == "small" else []
+    qemu_img("convert", "-O", "qcow2", "-f", "raw", f / "base.raw", f / "base")
+    qemu_img("create", "-q", "-f", "qcow2", *disk_sizes, "-b", "base", "-F", "qcow2", f / name, size)
+    for offset, pattern in ((0, 3), (300 * KIB, 0), (1027 * KIB, 9), (3 * MIB, 0), (4608 * KIB, 5)):
+        qemu_img("bench", "-q", "-w", "-c", "2", "-d", "1", "-s", "100352", "-o", offset,
+                 f"--pattern={pattern}", "-f", "qcow2", f / name)
+    qemu_img("convert", "-O", "raw", f / name, f / "want")
+
+
+def commit(folder, prog):
+    """commit: the base gets what the overlay holds, the overlay is empty and reads the same"""
+    f = pathlib.Path(folder)
+    for name in ("top", "small"):
+        overlay(f, name)
+        got = disk(prog, "commit", f / name, *(["--keep"] if name == "small" else []))
+        expect(got["emptied"] == (name == "top"), got)
+        for image in (name, "base"):
+            qemu_img("check", f / image)
+            same(f / "want", f / image, "-f", "raw", "-F", "qcow2")
+        extents = disk(prog, "map", f / name)["extents"]
+        expect(any(x.get("depth") == 0 for x in extents) == (name == "small"), extents)
+        info = disk(prog, "info", f / name)["format-specific"]
+        expect(info["cluster-size"] == (4096 if name == "small" else 65536), info)
+        expect(info["backing-file"] == "base" and info["backing-format"] == "qcow2", info)
+    refused(prog, "state", "no backing file", "commit", f / "base")
+    overlay(f)
+    with open(f / "base", "rb") as held:  # another overlay's VM
+        fcntl.fcntl(held, 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
+        refused(prog, "busy", str(os.getpid()), "commit", f / "top")
+    same(f / "want", f / "top", "-f", "raw", "-F", "qcow2")
+
+
+def commit_killed(folder, prog):
+    """commit: killed at any time, the overlay reads the same; then it can be finished"""
+    f = pathlib.Path(folder)
+    rng = random.Random(5)
+    for _ in range(40 if os.environ.get("SOSIA_TEST_LONG") == "1" else 8):
+        overlay(f)
+        with subprocess.Popen([prog, "disk", "commit", f / "top"], stdout=subprocess.DEVNULL) as p:
+            try:
+                p.wait(rng.random() * 0.06)
+            except subprocess.TimeoutExpired:
+                p.kill()
+        for image in ("top", "base"):
+            expect(qemu_img("check", f / image, ok=False).returncode in (0, 3), image)
+        same(f / "want", f / "top", "-f", "raw", "-F", "qcow2")
+        disk(prog, "commit", f / "top")
+        same(f / "want", f / "base", "-f", "raw", "-F", "qcow2")
+
+
+def compact(folder, prog):
+    """compact: space comes back, contents, backing file and options stay"""
+    f = pathlib.Path(folder)
+    overlay(f)
+    (f / "raw").write_bytes(random.Random(1).randbytes(MIB) + bytes(3 * MIB + 512))
+    shutil.copy(f / "raw", f / "raw.want")
+    got = disk(prog, "compact", f / "raw")
+    expect(got["allocated-size"] < got["old-allocated-size"] - 2 * MIB, got)
+    expect((f / "raw").read_bytes() == (f / "raw.want").read_bytes(), "raw")
+    for n in range(40):  # zeroes that are written take space
+        qemu_img("bench", "-q", "-w", "-c", "1", "-s", "65536", "-o", n * 65536, "--pattern=0",
+                 "-f", "qcow2", f / "top")
+    qemu_img("convert", "-O", "raw", f / "top", f / "want")
+    got = disk(prog, "compact", f / "top")
+    expect(got["allocated-size"] < got["old-allocated-size"] - MIB, got)
+    qemu_img("check", f / "top")
+    same(f / "want", f / "top", "-f", "raw", "-F", "qcow2")
+    expect(disk(prog, "info", f / "top")["format-specific"]["backing-file"] == "base", "backing")
+    (f / "text").write_bytes(b"Sosia " * MIB)
+    qemu_img("convert", "-c", "-O", "qcow2", "-f", "raw", f / "text", f / "packed")
+    got = disk(prog, "compact", f / "packed")
+    expect(got["allocated-size"] <= got["old-allocated-size"], got)
+    same(f / "text", f / "packed", "-f", "raw", "-F", "qcow2")
+    qemu_img("snapshot", "-c", "s", f / "top")
+    refused(prog, "state", "snapshots", "compact", f / "top")
+    expect(not [n for n in os.listdir(f) if n.startswith(".")], os.listdir(f))
+
+
 TESTS = [create, overlays, info_tells_who, help_of_verbs, convert, convert_compressed,
-         convert_is_all_or_nothing, check_and_repair, resize, mapping]
+         convert_is_all_or_nothing, check_and_repair, resize, mapping, commit, commit_killed,
+         compact]
 run_tests(TESTS, sys.argv[1])
