@@ -9,7 +9,8 @@
 #include "block/format/formats.h"
 
 /* Probed in this order. */
-const struct format *const formats[] = {&format_qcow2, &format_vmdk, &format_raw, NULL};
+const struct format *const formats[] = {&format_qcow2, &format_vmdk, &format_vdi, &format_raw,
+                                        NULL};
 
 const struct format *format_find(const char *name)
 {

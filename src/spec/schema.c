@@ -17,7 +17,7 @@ static const char *const serial_words[] = {"terminal", "file", "none", NULL};
 static const char *const console_words[] = {"none", "terminal", NULL};
 static const char *const clock_words[] = {"utc", "localtime", NULL};
 
-const char *const spec_format_words[] = {"auto", "raw", "qcow2", "vmdk", NULL};
+const char *const spec_format_words[] = {"auto", "raw", "qcow2", "vmdk", "vdi", NULL};
 
 #define FIELD(f) offsetof(struct spec, f)
 
@@ -154,7 +154,7 @@ const struct spec_key spec_disk_schema[] = {
     {.name = "format",
      .parse = spec_parse_word,
      .offset = offsetof(struct spec_disk, format),
-     .form = "auto | raw | qcow2 | vmdk",
+     .form = "auto | raw | qcow2 | vmdk | vdi",
      .def = "auto",
      .help = "the image's format; auto: found out from its first bytes",
      .words = spec_format_words},

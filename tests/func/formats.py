@@ -111,8 +111,48 @@ def vmdk_hostile(folder, driver):
     expect(os.path.getsize(out) == (1024 + 108) * 512, "size", os.path.getsize(out))
 
 
+def vdi(folder, driver, static):
+    need_qemu()
+    rng = random.Random(SEED)
+    raw, image, out = (f"{folder}/{n}" for n in ("raw", "disk.vdi", "out"))
+    make_raw(raw, rng, 12 * MIB + 512 * rng.randrange(1, 200))
+    call("qemu-img", "convert", "-O", "vdi", "-o", f"static={static}", raw, image)
+    for name in ("auto", "vdi"):
+        call(driver, "read", image, out, name)
+        expect(same(raw, out), "reads wrong; seed", SEED)
+    both_write(driver, rng, raw, image)
+    call(driver, "read", image, out, "vdi")
+    expect(same(raw, out), "reads wrong after writes; seed", SEED)
+
+
+def both_write(driver, rng, raw, image):
+    """Writes by us and by QEMU in turn; each time QEMU compares with `raw` and checks."""
+    size = os.path.getsize(raw)
+    for turn in range(6):
+        lines, args = [], []
+        with open(raw, "r+b") as f:
+            for _ in range(12):
+                at = rng.randrange(size // 512) * 512
+                n = min(rng.choice([512, 4096, 70 * 1024, 3 * MIB]), size - at)
+                byte = rng.choice([0, rng.randrange(1, 256)])
+                lines.append(f"{rng.choice(['write', 'fua', 'write']) if byte else 'unmap'} "
+                             f"{at} {n} {byte}")
+                if rng.random() < 0.2:
+                    lines.append("flush 0 0 0")
+                args += ["-c", f"write -q {'-P %d' % byte if byte else '-z'} {at} {n}"]
+                f.seek(at)
+                f.write(bytes([byte]) * n)
+        if turn % 2:
+            call("qemu-io", "-f", "vdi", *args, image)
+        else:
+            call(driver, "write", image, "vdi", stdin="\n".join(lines))
+        call("qemu-img", "compare", "-f", "raw", "-F", "vdi", raw, image)
+        call("qemu-img", "check", "-f", "vdi", image)
+
+
 VMDK = [case(f"vmdk: {s}{o}", vmdk, s, o)
         for s, o in (("monolithicSparse", ""), ("monolithicSparse", ",zeroed_grain=on"),
                      ("streamOptimized", ""), ("monolithicFlat", ""), ("twoGbMaxExtentFlat", ""),
                      ("twoGbMaxExtentSparse", ""))]
-run_tests([*VMDK, vmdk_parent, vmdk_hostile], sys.argv[1])
+VDI = [case(f"vdi: static={s}, written by us and by QEMU", vdi, s) for s in ("off", "on")]
+run_tests([*VMDK, vmdk_parent, vmdk_hostile, *VDI], sys.argv[1])
