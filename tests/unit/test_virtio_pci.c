@@ -299,6 +299,18 @@ static void device_configuration(void **state)
     config[1] = 2;
 }
 
+static void changed_configuration(void **state)
+{
+    uint8_t generation = (uint8_t)rd(0x15, 1);
+    virtio_config_changed(&dev);
+    assert_int_not_equal(rd(0x15, 1), generation);
+    assert_false(intx_level); /* no driver yet */
+    negotiate();
+    wr(0x14, 15, 1);
+    virtio_config_changed(&dev);
+    assert_int_equal(rd(0x1000, 1), 2);
+}
+
 static void window(void **state)
 {
     unsigned cap = find_cap(5);
@@ -385,6 +397,7 @@ int main(void)
         T(intx_and_isr),
         T(msix),
         T(device_configuration),
+        T(changed_configuration),
         T(window),
         T(hostile_window),
         T(odd_accesses),
