@@ -76,6 +76,16 @@ static const struct disk_verb verbs[] = {
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_KEEP), 1, 1, disk_commit},
     {"compact", "FILE [OPTION]...", "give back the space of zeroes and of unused clusters",
      IMAGE_DETAIL, DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE), 1, 1, disk_compact},
+    {"bench", "FILE [OPTION]...", "measure how fast a disk is",
+     "  --mode MODE          read, write, randread (the default), randwrite\n"
+     "  --block-size SIZE    of a request, 4K by default\n"
+     "  --depth N            requests in flight, 16 by default\n"
+     "  --duration N         seconds, 5 by default\n"
+     "  --destroy-contents   write, which destroys what is on the disk\n" IMAGE_DETAIL,
+     DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_MODE) |
+         DISK_OPT(DISK_BLOCK_SIZE) | DISK_OPT(DISK_DEPTH) | DISK_OPT(DISK_DURATION) |
+         DISK_OPT(DISK_DESTROY),
+     1, 1, disk_bench},
     {NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };
 

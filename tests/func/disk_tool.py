@@ -351,7 +351,33 @@ def compact(folder, prog):
     expect(not [n for n in os.listdir(f) if n.startswith(".")], os.listdir(f))
 
 
+def bench(folder, prog):
+    """bench: counts what it did; writes only when told to"""
+    f = pathlib.Path(folder)
+    data = contents(f / "a.raw")
+    disk(prog, "convert", f / "a.raw", f / "a.qcow2")
+    for name in ("a.raw", "a.qcow2"):
+        for mode in ("read", "randread"):
+            got = disk(prog, "bench", f / name, "--mode", mode, "--duration", "1", "--depth", "8",
+                       "--block-size", "16K")
+            expect(got["requests"] > 100 and got["bytes"] == got["requests"] * 16 * KIB, got)
+            expect(0.9 < got["seconds"] < 5, got)
+            expect(abs(got["iops"] * got["seconds"] / got["requests"] - 1) < 0.01, got)
+            at = [got["latency-us"][p] for p in ("p50", "p90", "p99", "p99.9", "max")]
+            expect(at == sorted(at) and at[0] > 0, got)
+        refused(prog, "usage", "--destroy-contents", "bench", f / name, "--mode", "write", code=2)
+    expect((f / "a.raw").read_bytes() == data, "it wrote")
+    disk(prog, "bench", f / "a.qcow2", "--mode", "randwrite", "--duration", "1",
+         "--destroy-contents")
+    qemu_img("check", f / "a.qcow2")
+    expect(qemu_img("compare", f / "a.raw", f / "a.qcow2", ok=False).returncode == 1, "no writes")
+    expect_run(sosia(prog, "disk", "bench", str(f / "a.raw"), "--duration", "1"), 0, out="p99")
+    for bad in (("--depth", "0"), ("--depth", "1000"), ("--block-size", "100"), ("--mode", "x"),
+                ("--block-size", "8M")):
+        refused(prog, "usage", "", "bench", f / "a.raw", *bad, code=2)
+
+
 TESTS = [create, overlays, info_tells_who, help_of_verbs, convert, convert_compressed,
          convert_is_all_or_nothing, check_and_repair, resize, mapping, commit, commit_killed,
-         compact]
+         compact, bench]
 run_tests(TESTS, sys.argv[1])
