@@ -171,7 +171,7 @@ static int open_named(const struct format_opener *o, const char *from, const cha
         return error_set(e, ERR_FORMAT,
                          "%s: names a file, but nobody says what format it has itself: a guest "
                          "could have written that name into a raw disk. State the format in the "
-                         "image above it (sosia disk rebase), or use 'backing: anywhere'",
+                         "image above it, or use 'backing: anywhere'",
                          from);
     CLEANUP_FREE char *path = NULL;
     int rc = check_name(from, name, e);

@@ -86,7 +86,8 @@ def overlays(folder, prog):
     expect(info["virtual-size"] == 8 * MIB and info["backing-chain"][1]["format"] == "raw", info)
     refused(prog, "format", "--backing-anywhere", "create", f / "vm/x", "--backing", "../out.raw")
     disk(prog, "create", f / "vm/x", "--backing", "../out.raw", "--backing-anywhere")
-    refused(prog, "format", "not in the image's folder", "info", f / "vm/x")
+    got = refused(prog, "format", "not in the image's folder", "info", f / "vm/x")
+    expect("--backing-anywhere" in got["hint"], got)
     disk(prog, "info", f / "vm/x", "--backing-anywhere")
     refused(prog, "io", "cannot find", "create", f / "vm/y", "--backing", "nope")
     expect(not (f / "vm/y").exists(), "y was made")
@@ -130,8 +131,15 @@ def convert(folder, prog):
     f = pathlib.Path(folder)
     contents(f / "a.raw")
     formats = sosia(prog, "disk", "create", "--help").out.split("Formats:\n")[1].split("\n")
-    writable = 0
-    for name in [line.split()[0] for line in formats if line.strip()]:
+    writable, theirs = 0, {"vpc": "vhd"}
+    known = [line.split()[0] for line in formats if line.strip()]
+    for name in ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"):
+        if theirs.get(name, name) in known:
+            qemu_img("convert", "-f", "raw", "-O", name, f / "a.raw", f / "theirs")
+            disk(prog, "convert", f / "theirs", f / "ours", "--format", "raw", "--replace",
+                 "--source-format", theirs.get(name, name))
+            expect((f / "ours").read_bytes()[:4 * MIB] == (f / "a.raw").read_bytes(), name)
+    for name in known:
         r = sosia(prog, "disk", "convert", str(f / "a.raw"), str(f / name), "--format", name,
                   "--source-format", "raw")
         if r.code == 2 and "only be read" in r.err:

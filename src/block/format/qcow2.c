@@ -191,7 +191,7 @@ static int make_writable(struct qcow2 *q, struct error *e)
     if (q->incompat & QCOW2_INCOMPAT_CORRUPT)
         return error_set(e, ERR_FORMAT,
                          "the image is marked as damaged and must not be written; repair it with: "
-                         "sosia disk check --repair");
+                         "sosia disk repair");
     if (q->incompat & QCOW2_INCOMPAT_DIRTY) {
         log_info("%s: was not closed; its refcounts are put right", q->path);
         int rc = qcow2_check(&q->node, FORMAT_FIX_LEAKS | FORMAT_FIX_ERRORS, &found, e);

@@ -165,7 +165,7 @@ int qcow2_corrupt(struct qcow2 *q, const char *what, uint64_t offset)
     if (q->incompat & QCOW2_INCOMPAT_CORRUPT)
         return -EIO;
     log_error("%s: %s at offset %#llx: the image is damaged and takes no more writes; repair it "
-              "with: sosia disk check --repair",
+              "with: sosia disk repair",
               q->path, what, (unsigned long long)offset);
     q->incompat |= QCOW2_INCOMPAT_CORRUPT; /* version 2 has no such bit: only for this run */
     if (!q->node.readonly)

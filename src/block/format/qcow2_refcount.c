@@ -93,7 +93,7 @@ static int check_blocks(const struct qcow2 *q, struct error *e)
     free(sorted);
     return wrong ? error_set(e, ERR_FORMAT,
                              "a refcount block %s: the image is damaged; repair it with: "
-                             "sosia disk check --repair",
+                             "sosia disk repair",
                              wrong)
                  : 0;
 }
