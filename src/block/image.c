@@ -14,8 +14,10 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/url.h"
 #include "block/format/formats.h"
 #include "block/io/file.h"
+#include "block/io/nbd.h"
 
 /* One member of the chain that is being opened; they live on the stack, the first one lowest. */
 struct link {
@@ -87,7 +89,8 @@ static int open_link(struct link *l, const char *path, const char *format, bool 
             return rc;
     }
     struct file_options fo = {.readonly = readonly || unlocked, .unlocked = unlocked};
-    int rc = file_open(path, &fo, &file, e);
+    int rc = !l->above && url_is_nbd(path) ? nbd_open(path, fo.readonly, &file, e)
+                                           : file_open(path, &fo, &file, e);
     if (rc)
         return rc;
     if (format && strcmp(format, "file") == 0 && l->above) {

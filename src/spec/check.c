@@ -6,6 +6,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "base/url.h"
 #include "spec/schema.h"
 
 #define IDE_DRIVES  4 /* two channels of two drives (PIIX3 datasheet, IDE interface) */
@@ -67,6 +68,8 @@ static int check_files(const struct spec *s, struct error *e)
         return r;
     for (unsigned i = 0; i < s->ndisk; i++) {
         struct spec_mark at = s->origin ? s->origin->disk[i] : (struct spec_mark){0};
+        if (s->disk[i].file && url_is_nbd(s->disk[i].file))
+            continue; /* connecting to it will tell */
         r = check_file(s->disk[i].file, s->disk[i].readonly ? R_OK : R_OK | W_OK, true, at, e);
         if (r < 0)
             return r;

@@ -307,6 +307,7 @@ static void test_full(void **state)
          "disks:\n  - disk\n  - {file: disk, bus: ide, readonly: true}\n"
          "  - {file: disk, format: raw, backing: anywhere, copyonread: true, iops: 500,\n"
          "     bandwidth: 20M}\n"
+         "  - nbd+unix:///disk?socket=/tmp/s\n"
          "cdrom: disk\nfloppy: disk\nserial:\n  file: out.log\nconsole: terminal\nclock: "
          "localtime\ntestdev: true\n",
          &s);
@@ -321,8 +322,9 @@ static void test_full(void **state)
     snprintf(path, sizeof path, "%s/disk", dir);
     assert_string_equal(s.kernel, path);
     assert_string_equal(s.cdrom, path);
-    assert_int_equal(s.ndisk, 3);
+    assert_int_equal(s.ndisk, 4);
     assert_string_equal(s.disk[0].file, path);
+    assert_string_equal(s.disk[3].file, "nbd+unix:///disk?socket=/tmp/s");
     assert_int_equal(s.disk[0].bus, SPEC_BUS_VIRTIO);
     assert_false(s.disk[0].readonly);
     assert_int_equal(s.disk[1].bus, SPEC_BUS_IDE);

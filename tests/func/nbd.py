@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""nbd.py DRIVER - remote disks by NBD: qemu-nbd serves, and says afterwards what it holds."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from tap import Skip, expect, run_tests
+
+SEED = int(os.environ.get("SOSIA_TEST_SEED", random.randrange(1 << 30)))
+MIB = 1 << 20
+SIZE = 24 * MIB
+
+
+def call(*args, stdin="", code=0):
+    run = subprocess.run(args, input=stdin, capture_output=True, text=True, timeout=120,
+                         errors="replace")
+    expect(run.returncode == code, " ".join(args), "exit", run.returncode, run.stdout[-2000:],
+           run.stderr[-2000:], "seed", SEED)
+    return run
+
+
+class Server:
+    """qemu-nbd with one export, on a socket in `folder`."""
+
+    def __init__(self, folder, file, *options, form="raw"):
+        if not shutil.which("qemu-nbd"):
+            raise Skip("qemu-utils is not installed")
+        self.socket = f"{folder}/sock"
+        self.process = subprocess.Popen(["qemu-nbd", "-t", "-f", form, "-k", self.socket, "-x", "disk",
+                                         "-e", "4", *options, file], stderr=subprocess.PIPE)
+        self.uri = f"nbd+unix:///disk?socket={self.socket}"
+        for _ in range(200):
+            if os.path.exists(self.socket) or self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        expect(self.process.poll() is None, "qemu-nbd did not start")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=60)
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+
+
+def read_file(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def writes(folder, driver):
+    """reads, writes, zeroes, trims, flushes; the block status is the map"""
+    rng = random.Random(SEED)
+    raw, out = f"{folder}/raw", f"{folder}/out"
+    wanted = bytearray(SIZE)
+    wanted[MIB:2 * MIB] = rng.randbytes(MIB)
+    with open(raw, "wb") as f:
+        f.truncate(SIZE)
+        f.seek(MIB)
+        f.write(wanted[MIB:2 * MIB])
+    lines = []
+    for _ in range(60):
+        at, n = rng.randrange(SIZE // 512) * 512, rng.choice([512, 4096, 65536, 3 * MIB])
+        n, byte = min(n, SIZE - at), rng.randrange(1, 256)
+        what = rng.choice(["write", "fua", "zero", "unmap", "write"])
+        wanted[at:at + n] = bytes([byte if what in ("write", "fua") else 0]) * n
+        lines += [f"{what} {at} {n} {byte}"] + ["flush 0 0 0"] * (rng.random() < 0.2)
+    wanted[20 * MIB:22 * MIB] = bytes(2 * MIB)
+    lines += [f"unmap {20 * MIB} {2 * MIB} 0", f"discard {20 * MIB} {MIB} 0"]
+    with Server(folder, raw, "--discard=unmap") as s:
+        call(driver, "read", s.uri, out, "auto")
+        expect(read_file(out) == read_file(raw), "reads wrong")
+        call(driver, "write", s.uri, "raw", stdin="\n".join(lines))
+        call(driver, "read", s.uri, out, "raw")
+        expect(read_file(out) == wanted, "reads wrong after writes; seed", SEED)
+        total = 0
+        zero = []
+        for line in call(driver, "map", s.uri, "raw").stdout.splitlines():
+            kind, at, n = line.split()
+            expect(int(at) == total, "a gap in the map at", at)
+            total += int(n)
+            if kind == "zero":
+                zero.append((int(at), int(n)))
+                expect(not any(wanted[int(at):total]), "no zeroes at", at)
+        expect(total == SIZE, "the map ends at", total)
+        expect(any(a <= 20 * MIB < a + n for a, n in zero), "trimmed bytes are data", zero)
+    expect(read_file(raw) == wanted, "the server holds something else; seed", SEED)
+
+
+def asynchronous(folder, driver):
+    """many requests in flight, as devices send them"""
+    raw = f"{folder}/raw"
+    with open(raw, "wb") as f:
+        f.truncate(SIZE)
+    with Server(folder, raw) as s:
+        call(driver, "async", s.uri, "raw")
+    wanted = b"".join(bytes([i % 251]) * 65536 for i in range(SIZE // 65536))
+    expect(read_file(raw) == wanted, "the server holds something else")
+
+
+def qcow2_inside(folder, driver):
+    """an image format in a remote disk; files that it names are refused"""
+    image, out = f"{folder}/image", f"{folder}/out"
+    call("qemu-img", "create", "-q", "-f", "qcow2", image, "10M")
+    call("qemu-io", "-f", "qcow2", "-c", "write -P 5 1M 64k", image)
+    with Server(folder, image, "-r") as s:
+        call(driver, "read", s.uri, out, "auto")
+        expect(read_file(out) == bytes(MIB) + b"\5" * 65536 + bytes(9 * MIB - 65536), "reads wrong")
+        seen = call(driver, "write", s.uri, "auto", code=1).stderr
+        expect("readonly: true" in seen, "a read-only export:", seen)
+    call("qemu-img", "create", "-q", "-f", "qcow2", "-b", "image", "-F", "qcow2", f"{folder}/top")
+    with Server(folder, f"{folder}/top", "-r") as s:
+        seen = call(driver, "read", s.uri, out, "auto", code=1).stderr
+        expect("names" in seen, "a remote image that names a file:", seen)
+
+
+def failures(folder, driver):
+    """no server, no such export, a server that is killed: errors, at once"""
+    raw, out = f"{folder}/raw", f"{folder}/out"
+    seen = call(driver, "read", f"nbd+unix:///disk?socket={folder}/none", out, "raw", code=1).stderr
+    expect("cannot connect" in seen, seen)
+    with open(raw, "wb") as f:
+        f.truncate(SIZE)
+    with Server(folder, raw) as s:
+        seen = call(driver, "read", s.uri.replace("disk?", "other?"), out, "raw", code=1).stderr
+        expect("cannot connect" in seen, seen)
+        user = subprocess.Popen([driver, "write", s.uri, "raw"], stdin=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+        user.stdin.write("write 0 512 1\nflush 0 0 0\n")
+        user.stdin.flush()
+        time.sleep(0.5)
+        expect(user.poll() is None, "it has left early")
+        s.process.kill()
+        s.process.wait()
+        _, err = user.communicate("write 0 512 1\n", timeout=30)
+        expect(user.returncode == 1 and "Input/output error" in err, user.returncode, err)
+        expect("connection is lost" in err, err)
+
+
+run_tests([writes, asynchronous, qcow2_inside, failures], sys.argv[1])
