@@ -15,7 +15,7 @@ void jit_tell_runs(const struct jit *j)
 {
     if (!j->counting)
         return;
-    for (unsigned n = 0; n < ARRAY_LEN(j->bucket); n++)
+    for (unsigned n = 0; n < JIT_BUCKETS; n++)
         for (const struct jit_tb *tb = j->bucket[n]; tb; tb = tb->next)
             jit_log_gone(tb);
 }
@@ -24,7 +24,7 @@ void jit_flush(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
     jit_tell_runs(j);
-    memset(j->bucket, 0, sizeof j->bucket);
+    memset(j->bucket, 0, JIT_BUCKETS * sizeof *j->bucket);
     memset(j->page, 0, sizeof j->page);
     memset(c->jump, 0, sizeof c->jump);
     j->crossing = NULL;

@@ -54,7 +54,8 @@ void jit_destroy(struct x86_cpu *c)
         jit_tell_runs(j);
         jit_arena_destroy(j);
         jit_translator_destroy(j);
-        bigmem_free(j, sizeof *j);
+        bigmem_free(j->bucket, JIT_BUCKETS * sizeof *j->bucket);
+        free(j);
         c->jit = NULL;
     }
     x86_native_destroy(c);
@@ -63,7 +64,7 @@ void jit_destroy(struct x86_cpu *c)
 
 static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, struct error *e)
 {
-    struct jit *j = bigmem_alloc(sizeof *j);
+    struct jit *j = calloc(1, sizeof *j);
     if (!j)
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     c->jit = j;
@@ -71,6 +72,9 @@ static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, 
     j->exact = exact;
     j->counting = jit_log_counts();
     detect(j);
+    j->bucket = bigmem_alloc(JIT_BUCKETS * sizeof *j->bucket);
+    if (!j->bucket)
+        return error_set(e, ERR_NOMEM, "out of memory for the translator");
     int rc = jit_translator_create(j, e);
     if (!rc)
         rc = jit_arena_create(j, z->code, z->data, e);

@@ -121,6 +121,7 @@ struct jit_page {
 #define JIT_MODES     256u
 #define JIT_GENS      256u
 #define JIT_TB_BITS   18
+#define JIT_BUCKETS   (1u << JIT_TB_BITS)
 #define JIT_PAGE_BITS 11
 #define JIT_TB_INSNS  32u
 
@@ -171,7 +172,7 @@ struct jit {
     uint64_t data_size, data_used;
     uint64_t flushes;
 
-    struct jit_tb *bucket[1u << JIT_TB_BITS];
+    struct jit_tb **bucket; /* JIT_BUCKETS */
     struct jit_page *page[1u << JIT_PAGE_BITS];
     struct jit_tb *crossing; /* by page_next */
     struct jit_mode mode[JIT_MODES];

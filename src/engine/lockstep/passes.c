@@ -138,6 +138,16 @@ static void rewind_state(struct lockstep *l)
     x86_update_mode(c);
 }
 
+/* The page was mapped until the translation's own stores changed the page tables: without INVLPG,
+ * an access may see either (SDM vol. 3, 4.10.4.3). */
+static bool unmapped_by_itself(const struct lockstep *l)
+{
+    const struct lockstep_result *r = &l->interp;
+    gpa_t gpa;
+    return r->end == LOCKSTEP_RAISED && r->vector == X86_PF && !(r->error & X86_PF_P) &&
+           x86_translate_debug(l->c, r->cr2, &gpa);
+}
+
 static enum lockstep_end first_pass(struct lockstep *l, const struct jit_tb *tb)
 {
     unsigned stubs = l->c->native->flushes;
@@ -151,6 +161,8 @@ static enum lockstep_end first_pass(struct lockstep *l, const struct jit_tb *tb)
     lockstep_keep_lines(l);
     lockstep_undo(l);
     rewind_state(l);
+    if (unmapped_by_itself(l))
+        end = LOCKSTEP_ABANDONED;
     /* The translation may use a stub that is no longer there. */
     return stubs == l->c->native->flushes ? end : LOCKSTEP_AGAIN;
 }
