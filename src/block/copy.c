@@ -165,6 +165,8 @@ static int run(struct job *j, struct error *e)
 {
     pthread_t thread[THREADS - 1];
     int n = 0;
+    if (j->c->progress && !j->c->progress(j->c->ctx, 0, j->size))
+        atomic_store(&j->ended, true);
     while (n < THREADS - 1 && pthread_create(&thread[n], NULL, worker, j) == 0)
         n++;
     work(j, true);
