@@ -108,7 +108,9 @@ class Guest:
         self.scratch.mkdir(exist_ok=True)
         self.text, self.seen, self.ended = "", 0, False
         self.news = threading.Condition()
-        self.errors = open(self.folder / "stderr", "w+", encoding="utf-8", errors="replace")
+        # Its offset is the program's, too: that must append, wherever stderr() has read.
+        (self.folder / "stderr").unlink(missing_ok=True)
+        self.errors = open(self.folder / "stderr", "a+", encoding="utf-8", errors="replace")
         spec = {"engine": ENGINE, **spec}
         self.process = subprocess.Popen(
             [os.path.abspath(program), "run", write(folder, "vm.yaml", json.dumps(spec)), *args],
