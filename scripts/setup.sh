@@ -14,6 +14,7 @@ ninja-build     build
 pkg-config      build
 acpica-tools    ACPI
 libjansson-dev  JSON
+libiscsi-dev    disks
 libnbd-dev      disks
 libuv1-dev      events
 liburing-dev    disks

@@ -13,4 +13,14 @@ static inline bool url_is_nbd(const char *name)
            strncmp(name, "nbd+unix://", 11) == 0 || strncmp(name, "nbds+unix://", 12) == 0;
 }
 
+static inline bool url_is_iscsi(const char *name)
+{
+    return strncmp(name, "iscsi://", 8) == 0;
+}
+
+static inline bool url_is_remote(const char *name)
+{
+    return url_is_nbd(name) || url_is_iscsi(name);
+}
+
 #endif

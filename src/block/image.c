@@ -17,6 +17,7 @@
 #include "base/url.h"
 #include "block/format/formats.h"
 #include "block/io/file.h"
+#include "block/io/iscsi.h"
 #include "block/io/nbd.h"
 
 /* One member of the chain that is being opened; they live on the stack, the first one lowest. */
@@ -72,6 +73,17 @@ static int find_format(const struct link *l, struct node *file, const char *path
                      l->above ? "the image that names it says that it has an" : "has an", names);
 }
 
+/* What only a user may name: remote disks, besides files. */
+static int open_named_by_user(const char *path, const struct file_options *fo, struct node **out,
+                              struct error *e)
+{
+    if (url_is_nbd(path))
+        return nbd_open(path, fo->readonly, out, e);
+    if (url_is_iscsi(path))
+        return iscsi_open(path, fo->readonly, out, e);
+    return file_open(path, fo, out, e);
+}
+
 /* Opens the file at `path` and, if its format has one, its chain. */
 static int open_link(struct link *l, const char *path, const char *format, bool readonly,
                      struct node **out, struct error *e)
@@ -89,8 +101,7 @@ static int open_link(struct link *l, const char *path, const char *format, bool 
             return rc;
     }
     struct file_options fo = {.readonly = readonly || unlocked, .unlocked = unlocked};
-    int rc = !l->above && url_is_nbd(path) ? nbd_open(path, fo.readonly, &file, e)
-                                           : file_open(path, &fo, &file, e);
+    int rc = l->above ? file_open(path, &fo, &file, e) : open_named_by_user(path, &fo, &file, e);
     if (rc)
         return rc;
     if (format && strcmp(format, "file") == 0 && l->above) {

@@ -68,7 +68,7 @@ static int check_files(const struct spec *s, struct error *e)
         return r;
     for (unsigned i = 0; i < s->ndisk; i++) {
         struct spec_mark at = s->origin ? s->origin->disk[i] : (struct spec_mark){0};
-        if (s->disk[i].file && url_is_nbd(s->disk[i].file))
+        if (s->disk[i].file && url_is_remote(s->disk[i].file))
             continue; /* connecting to it will tell */
         r = check_file(s->disk[i].file, s->disk[i].readonly ? R_OK : R_OK | W_OK, true, at, e);
         if (r < 0)

@@ -81,7 +81,7 @@ int spec_parse_path(const struct spec_parse *p, const struct spec_key *key,
     int r = check_text(p, key, node, 1, PATH_MAX - 1);
     if (r < 0)
         return r;
-    if (node->text[0] == '/' || !p->dir[0] || url_is_nbd(node->text))
+    if (node->text[0] == '/' || !p->dir[0] || url_is_remote(node->text))
         return replace(p, field, strdup(node->text));
     char *joined;
     if (asprintf(&joined, "%s/%s", p->dir, node->text) < 0)

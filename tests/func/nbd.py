@@ -122,6 +122,15 @@ def qcow2_inside(folder, driver):
         expect("names" in seen, "a remote image that names a file:", seen)
 
 
+def wait_for_write(raw):
+    for _ in range(600):
+        with open(raw, "rb") as f:
+            if f.read(1) == b"\1":
+                return
+        time.sleep(0.05)
+    expect(False, "the write does not arrive")
+
+
 def failures(folder, driver):
     """no server, no such export, a server that is killed: errors, at once"""
     raw, out = f"{folder}/raw", f"{folder}/out"
@@ -136,7 +145,7 @@ def failures(folder, driver):
                                 stderr=subprocess.PIPE, text=True)
         user.stdin.write("write 0 512 1\nflush 0 0 0\n")
         user.stdin.flush()
-        time.sleep(0.5)
+        wait_for_write(raw)
         expect(user.poll() is None, "it has left early")
         s.process.kill()
         s.process.wait()
