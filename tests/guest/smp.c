@@ -466,7 +466,7 @@ TEST(shootdown, "smp: TLB shoot-down")
         *entry_of(TEST_VA, 1) = (ulong)pages[n & 1] | P_P | P_W;
         flushed = 0;
         apic_write(APIC_ICR, 0xc4000 | 0x62);
-        OK(wait_for(&flushed, CPUS - 1, 1000000));
+        OK(wait_for(&flushed, CPUS - 1, 5000000));
         page_gone = n; /* from now on nobody may see an older one */
     }
     stop = 1;

@@ -125,7 +125,7 @@ static bool pit_rate(void)
     uint64_t t = time_us();
     pit(0, 2, 5966); /* 5 ms */
     outb(0x21, 0xfe);
-    OK(wait_for(&hits[0x20], from + 10, 2000000));
+    OK(wait_for(&hits[0x20], from + 10, 5000000));
     t = time_us() - t;
     outb(0x21, 0xff);
     return IN_TIME(t, 45000);
@@ -139,7 +139,7 @@ static bool pit_once(void)
     unsigned from = hits[0x20];
     uint64_t t = time_us();
     pit(0, 0, 1193); /* mode 0: one interrupt, after 1 ms */
-    OK(wait_for(&hits[0x20], from + 1, 1000000));
+    OK(wait_for(&hits[0x20], from + 1, 5000000));
     t = time_us() - t;
     idle(10000);
     IS(hits[0x20], from + 1);
@@ -229,7 +229,7 @@ static bool lapic_shots(uint32_t ticks, unsigned n, uint64_t want)
     unsigned from = hits[0x50];
     uint64_t t = time_us();
     apic_write(APIC_TICR, ticks);
-    OK(wait_for(&hits[0x50], from + n, 1000000));
+    OK(wait_for(&hits[0x50], from + n, 5000000));
     return IN_TIME(time_us() - t, want);
 }
 
@@ -311,7 +311,7 @@ static bool deadline_met(void)
     wrmsr(TSC_DEADLINE, at);
     bool armed = rdmsr(TSC_DEADLINE) == at;
     OK(armed || rdtsc() >= at);
-    OK(wait_for(&hits[0x51], from + 1, 1000000));
+    OK(wait_for(&hits[0x51], from + 1, 5000000));
     OK(rung >= at);
     IS(rdmsr(TSC_DEADLINE), 0); /* disarmed */
     return IN_TIME(time_us() - t, 4000) && armed;
@@ -347,7 +347,7 @@ TEST(deadline, "timers: TSC deadline")
     RETRY(deadline_met);
     unsigned from = hits[0x51];
     wrmsr(TSC_DEADLINE, 1); /* in the past: at once */
-    OK(wait_for(&hits[0x51], from + 1, 1000000));
+    OK(wait_for(&hits[0x51], from + 1, 5000000));
     RETRY(deadline_cancelled);
     apic_write(APIC_TICR, 1000); /* ignored in this mode */
     IS(apic_read(APIC_TCCR), 0);
@@ -397,7 +397,7 @@ TEST(ioapic, "timers: I/O APIC: PIT on pin 2, mask, destination, registers")
     OK((ioapic_read(1) >> 16 & 0xff) >= 23);
     ioapic_route(2, 0x52);
     pit(0, 2, 5966);
-    OK(wait_for(&hits[0x52], 5, 1000000));
+    OK(wait_for(&hits[0x52], 5, 5000000));
     ioapic_write(0x14, IOAPIC_MASKED | 0x52);
     idle(3000);
     unsigned from = hits[0x52];
@@ -407,7 +407,7 @@ TEST(ioapic, "timers: I/O APIC: PIT on pin 2, mask, destination, registers")
     idle(15000);
     IS(hits[0x52], from);
     ioapic_route(2, 0x52);
-    OK(wait_for(&hits[0x52], from + 2, 1000000));
+    OK(wait_for(&hits[0x52], from + 2, 5000000));
     ioapic_write(0x14, IOAPIC_MASKED | 0x52);
     IS(ioapic_read(0x14) & 0x100ff, 0x10052);
 }
@@ -421,7 +421,7 @@ static bool rtc_rate(void)
     cmos_write(0x0b, 0x42); /* PIE, 24 h */
     for (n = 0; n < 10; n++) {
         unsigned from = hits[0x53];
-        if (!wait_for(&hits[0x53], from + 1, 1000000))
+        if (!wait_for(&hits[0x53], from + 1, 5000000))
             break;
         IS(cmos_read(0x0c) & 0xc0, 0xc0); /* IRQF, PF; lets the next one come */
     }
@@ -449,7 +449,7 @@ TEST(rtc, "timers: RTC: periodic interrupt, register C, update in progress")
     cmos_write(0x0b, 0x42);
     RETRY(rtc_acknowledged);
     unsigned from = hits[0x53]; /* one may be pending, one comes; not acknowledged, no more */
-    OK(wait_for(&hits[0x53], from + 1, 1000000));
+    OK(wait_for(&hits[0x53], from + 1, 5000000));
     idle(50000);
     OK(hits[0x53] <= from + 2);
     cmos_write(0x0b, 0x02);
@@ -475,7 +475,7 @@ static bool hpet_once(void)
     HPET(0x108) = at;
     bool done = HPET(0xf0) < at;
     if (done) {
-        OK(wait_for(&hits[0x54], from + 1, 1000000));
+        OK(wait_for(&hits[0x54], from + 1, 5000000));
         done = IN_TIME(time_us() - t, 3000);
         idle(5000);
         IS(hits[0x54], from + 1);
@@ -494,7 +494,7 @@ static bool hpet_periodic(void)
     HPET(0x108) = 2 * hpet_ms;
     bool done = HPET(0xf0) < at;
     if (done) {
-        OK(wait_for(&hits[0x54], from + 10, 1000000));
+        OK(wait_for(&hits[0x54], from + 10, 5000000));
         done = IN_TIME(time_us() - t, 20000);
     }
     HPET(0x100) = 20ull << 9;

@@ -130,7 +130,7 @@ void cpus_start(unsigned n)
         apic_ipi(cpu, 0x4500); /* INIT, assert */
         wait_us(200);
         apic_ipi(cpu, 0x4600 | TRAMPOLINE >> 12); /* STARTUP */
-        wait_for(&started, cpu + 1, 2000000);
+        wait_for(&started, cpu + 1, 5000000);
         if (started == cpu)
             return;
     }
