@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 
-TIMEOUT = 50  # seconds for one run
+TIMEOUT = 150  # seconds for one run: with sanitizers, on a busy host
 
 
 def boot(args, engine, folder):
