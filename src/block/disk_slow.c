@@ -6,11 +6,11 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "block/disk_core.h"
 #include "block/iov.h"
 
@@ -89,7 +89,6 @@ static struct blk_req *take(struct disk *d)
 static void *worker(void *arg)
 {
     struct disk *d = arg;
-    pthread_setname_np(pthread_self(), "disk"); /* or else that of the vCPU that started it */
     for (struct blk_req *req; (req = take(d));) {
         struct req_list finished = {0};
         bool gated = req->note.started;
@@ -106,20 +105,10 @@ static void *worker(void *arg)
     return NULL;
 }
 
-/* Signals are for the threads of the VMM that expect them, so a worker blocks them all. */
 int disk_slow_start(struct disk *d)
 {
-    sigset_t all, old;
-    pthread_attr_t attr;
-    int err = pthread_attr_init(&attr);
-    if (err)
-        return err;
-    pthread_attr_setstacksize(&attr, THREAD_STACK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    err = pthread_create(&d->worker[d->nworkers], &attr, worker, d);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
+    const struct thread_options o = {.name = "disk", .stack = THREAD_STACK};
+    int err = thread_start(&d->worker[d->nworkers], &o, worker, d);
     if (!err)
         d->nworkers++;
     return err;

@@ -12,10 +12,10 @@
 #include <liburing.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/thread.h"
 #include "base/types.h"
 
 #define ENTRIES      256u
@@ -54,7 +54,6 @@ static bool reap(struct uring *u, struct uring_event *ev, unsigned *n)
 static void *uring_thread(void *arg)
 {
     struct uring *u = arg;
-    pthread_setname_np(pthread_self(), "disk ring");
     for (bool end = false; !end;) {
         struct io_uring_cqe *cqe;
         struct uring_event ev[BATCH];
@@ -71,25 +70,9 @@ static void *uring_thread(void *arg)
     return NULL;
 }
 
-/* Signals are for the threads of the VMM that expect them. */
-static int start_thread(struct uring *u)
-{
-    sigset_t all, old;
-    pthread_attr_t attr;
-    int err = pthread_attr_init(&attr);
-    if (err)
-        return err;
-    pthread_attr_setstacksize(&attr, THREAD_STACK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    err = pthread_create(&u->thread, &attr, uring_thread, u);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    return err;
-}
-
 int uring_open(struct uring **out, uring_done *done, void *ctx)
 {
+    const struct thread_options thread = {.name = "disk ring", .stack = THREAD_STACK};
     struct uring *u = calloc(1, sizeof *u);
     if (!u)
         return -ENOMEM;
@@ -104,7 +87,7 @@ int uring_open(struct uring **out, uring_done *done, void *ctx)
     if (!(u->ring.features & IORING_FEAT_FAST_POLL) || !(u->ring.features & IORING_FEAT_NODROP))
         rc = -ENOSYS;
     if (!rc)
-        rc = -start_thread(u);
+        rc = -thread_start(&u->thread, &thread, uring_thread, u);
     if (rc) {
         io_uring_queue_exit(&u->ring);
         free(u);

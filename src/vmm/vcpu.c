@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/bigmem.h"
+#include "base/thread.h"
 #include "vmm/vm.h"
 
 #define VCPU_STACK (512 * KIB)
@@ -212,25 +212,12 @@ void vcpu_join(struct vcpu *v)
 
 int vcpu_start(struct vcpu *v, struct error *e)
 {
-    pthread_attr_t a;
-    pthread_attr_init(&a);
-    pthread_attr_setstacksize(&a, VCPU_STACK);
-    /* Asynchronous signals belong to the event loop's thread. */
-    sigset_t all, old;
-    sigfillset(&all);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGILL);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&v->thread, &a, vcpu_main, v);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&a);
+    char name[16];
+    snprintf(name, sizeof name, "vcpu%u", v->cpu->index % 1000);
+    const struct thread_options o = {.name = name, .stack = VCPU_STACK, .takes_faults = true};
+    int rc = thread_start(&v->thread, &o, vcpu_main, v);
     if (rc)
         return error_errno(e, ERR_HOST, rc, "cannot start a thread for vCPU %u", v->cpu->index);
     v->started = true;
-    char name[16];
-    snprintf(name, sizeof name, "vcpu%u", v->cpu->index % 1000);
-    pthread_setname_np(v->thread, name);
     return 0;
 }

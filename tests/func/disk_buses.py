@@ -6,12 +6,10 @@ reading, writing, discarding. Long: fio checks what it wrote, on each bus.
 import hashlib
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 
-from guest import ANSWER, BOOT, LONG, SLOW, Guest, need
-from packages import busybox_initrd, copy_program, one, package, sample
+from guest import ANSWER, BOOT, LONG, SLOW, Guest
+from packages import add_modules, busybox_initrd, copy_program, one, package, sample
 from tap import case, expect, run_tests
 
 PROMPT = "guest:# "
@@ -27,27 +25,7 @@ CDROM = ["ide", "ahci", "scsi"]
 
 
 def modules(root):
-    """Copies the modules and what they need; /load inserts them."""
-    need("depmod", "modprobe")
-    kernel = package("linux-image-amd64", names="linux-image-6")
-    release = one(kernel, "lib/modules/*").name
-    env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    if not (kernel / "lib/modules" / release / "modules.dep").exists():
-        subprocess.run(["depmod", "-b", kernel, release], check=True, env=env)
-    paths = []
-    for module in MODULES:
-        out = subprocess.run(["modprobe", "-d", kernel, "-S", release, "--show-depends", module],
-                             check=True, env=env, capture_output=True, text=True).stdout
-        paths += [line.split()[1] for line in out.splitlines() if line.startswith("insmod")]
-    paths = list(dict.fromkeys(paths))
-    (root / "modules").mkdir()
-    for path in paths:
-        shutil.copy(path, root / "modules")
-    load = "".join(f"insmod /modules/{os.path.basename(p)}\n" for p in paths)
-    (root / "load").write_text("#!/bin/sh\n" + load, encoding="utf-8")
-    (root / "load").chmod(0o755)
-    for applet in APPLETS.split():
-        (root / "bin" / applet).symlink_to("busybox")
+    add_modules(root, MODULES, APPLETS)
 
 
 def with_fio(root):

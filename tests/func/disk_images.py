@@ -11,7 +11,7 @@ import sys
 import time
 
 from guest import ANSWER, BOOT, Guest, need
-from packages import busybox_initrd, one, package, sample
+from packages import add_modules, busybox_initrd, one, package, sample
 from tap import expect, run_tests
 
 PROMPT = "guest:# "
@@ -20,27 +20,7 @@ SIZE = 6 * MIB
 
 
 def modules(root):
-    """The modules of a virtio disk; /load inserts them."""
-    need("depmod", "modprobe")
-    kernel = package("linux-image-amd64", names="linux-image-6")
-    release = one(kernel, "lib/modules/*").name
-    env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    if not (kernel / "lib/modules" / release / "modules.dep").exists():
-        subprocess.run(["depmod", "-b", kernel, release], check=True, env=env)
-    (root / "modules").mkdir()
-    load = "#!/bin/sh\n"
-    for module in ("virtio_pci", "virtio_blk"):
-        out = subprocess.run(["modprobe", "-d", kernel, "-S", release, "--show-depends", module],
-                             check=True, env=env, capture_output=True, text=True).stdout
-        for path in [line.split()[1] for line in out.splitlines() if line.startswith("insmod")]:
-            name = os.path.basename(path)
-            if not (root / "modules" / name).exists():
-                (root / "modules" / name).write_bytes(pathlib.Path(path).read_bytes())
-                load += f"insmod /modules/{name}\n"
-    (root / "load").write_text(load, encoding="utf-8")
-    (root / "load").chmod(0o755)
-    for applet in "insmod sync tail".split():
-        (root / "bin" / applet).symlink_to("busybox")
+    add_modules(root, ["virtio_pci", "virtio_blk"], "insmod sync tail")
 
 
 def qemu_img(*args):

@@ -6,21 +6,10 @@ that QEMU's tools put into them.
 import os
 import random
 import shutil
-import subprocess
 import sys
 
+from driver import MIB, SEED, call
 from tap import Skip, case, expect, run_tests
-
-SEED = int(os.environ.get("SOSIA_TEST_SEED", random.randrange(1 << 30)))
-MIB = 1 << 20
-
-
-def call(*args, stdin="", code=0):
-    run = subprocess.run(args, input=stdin, capture_output=True, text=True, timeout=240,
-                         errors="replace")
-    expect(run.returncode == code, " ".join(args), "exit", run.returncode, run.stdout[-2000:],
-           run.stderr[-2000:], "seed", SEED)
-    return run
 
 
 def need_qemu():

@@ -11,20 +11,11 @@ import subprocess
 import sys
 import time
 
+from driver import MIB, SEED, call, lose_server, make_empty, read_file
 from tap import Skip, expect, run_tests
 
-SEED = int(os.environ.get("SOSIA_TEST_SEED", random.randrange(1 << 30)))
-MIB = 1 << 20
 SIZE = 16 * MIB
 PATH = os.environ["PATH"] + ":/usr/sbin"
-
-
-def call(*args, stdin="", code=0):
-    run = subprocess.run(args, input=stdin, capture_output=True, text=True, timeout=120,
-                         errors="replace")
-    expect(run.returncode == code, " ".join(args), "exit", run.returncode, run.stdout[-2000:],
-           run.stderr[-2000:], "seed", SEED)
-    return run
 
 
 class Target:
@@ -82,47 +73,26 @@ def writes(folder, driver):
         lines += [f"{what} {at} {n} {byte}"] + ["flush 0 0 0"] * (rng.random() < 0.2)
     with Target(folder, raw) as t:
         call(driver, "read", t.url, out, "raw")
-        with open(raw, "rb") as f, open(out, "rb") as g:
-            expect(f.read() == g.read(), "reads wrong")
+        expect(read_file(raw) == read_file(out), "reads wrong")
         call(driver, "write", t.url, "raw", stdin="\n".join(lines))
         call(driver, "read", t.url, out, "raw")
-        with open(raw, "rb") as f, open(out, "rb") as g:
-            expect(f.read() == wanted, "the target holds something else; seed", SEED)
-            expect(g.read() == wanted, "reads wrong after writes; seed", SEED)
+        expect(read_file(raw) == wanted, "the target holds something else; seed", SEED)
+        expect(read_file(out) == wanted, "reads wrong after writes; seed", SEED)
         call(driver, "write", t.url, "raw", stdin=f"discard 0 {MIB} 0")
         call(driver, "async", t.url, "raw")
-    with open(raw, "rb") as f:
-        expect(f.read() == b"".join(bytes([i % 251]) * 65536 for i in range(SIZE // 65536)), "async")
-
-
-def wait_for_write(raw):
-    for _ in range(600):
-        with open(raw, "rb") as f:
-            if f.read(1) == b"\1":
-                return
-        time.sleep(0.05)
-    expect(False, "the write does not arrive")
+    expect(read_file(raw) == b"".join(bytes([i % 251]) * 65536 for i in range(SIZE // 65536)), "async")
 
 
 def failures(folder, driver):
     """no such target, a target that is killed: errors"""
     raw, out = f"{folder}/raw", f"{folder}/out"
-    with open(raw, "wb") as f:
-        f.truncate(SIZE)
+    make_empty(raw, SIZE)
     seen = call(driver, "read", "iscsi://127.0.0.1", out, "raw", code=1).stderr
     expect("an iSCSI URL is" in seen, seen)
     with Target(folder, raw) as t:
         seen = call(driver, "read", f"{t.portal}/iqn.2026-01.test:other/1", out, "raw", code=1).stderr
         expect("cannot log in" in seen, seen)
-        user = subprocess.Popen([driver, "write", t.url, "raw"], stdin=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
-        user.stdin.write("write 0 512 1\nflush 0 0 0\n")
-        user.stdin.flush()
-        wait_for_write(raw)
-        t.process.kill()
-        t.process.wait()
-        _, err = user.communicate("write 0 512 1\n", timeout=60)
-        expect(user.returncode == 1 and "session is lost" in err, user.returncode, err)
+        lose_server(driver, t.url, raw, t.process, "session is lost")
 
 
 run_tests([writes, failures], sys.argv[1])

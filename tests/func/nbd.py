@@ -9,19 +9,10 @@ import subprocess
 import sys
 import time
 
+from driver import MIB, SEED, call, lose_server, make_empty, read_file
 from tap import Skip, expect, run_tests
 
-SEED = int(os.environ.get("SOSIA_TEST_SEED", random.randrange(1 << 30)))
-MIB = 1 << 20
 SIZE = 24 * MIB
-
-
-def call(*args, stdin="", code=0):
-    run = subprocess.run(args, input=stdin, capture_output=True, text=True, timeout=120,
-                         errors="replace")
-    expect(run.returncode == code, " ".join(args), "exit", run.returncode, run.stdout[-2000:],
-           run.stderr[-2000:], "seed", SEED)
-    return run
 
 
 class Server:
@@ -49,11 +40,6 @@ class Server:
         self.process.communicate(timeout=60)
         if os.path.exists(self.socket):
             os.unlink(self.socket)
-
-
-def read_file(path):
-    with open(path, "rb") as f:
-        return f.read()
 
 
 def writes(folder, driver):
@@ -98,8 +84,7 @@ def writes(folder, driver):
 def asynchronous(folder, driver):
     """many requests in flight, as devices send them"""
     raw = f"{folder}/raw"
-    with open(raw, "wb") as f:
-        f.truncate(SIZE)
+    make_empty(raw, SIZE)
     with Server(folder, raw) as s:
         call(driver, "async", s.uri, "raw")
     wanted = b"".join(bytes([i % 251]) * 65536 for i in range(SIZE // 65536))
@@ -122,36 +107,16 @@ def qcow2_inside(folder, driver):
         expect("names" in seen, "a remote image that names a file:", seen)
 
 
-def wait_for_write(raw):
-    for _ in range(600):
-        with open(raw, "rb") as f:
-            if f.read(1) == b"\1":
-                return
-        time.sleep(0.05)
-    expect(False, "the write does not arrive")
-
-
 def failures(folder, driver):
     """no server, no such export, a server that is killed: errors, at once"""
     raw, out = f"{folder}/raw", f"{folder}/out"
     seen = call(driver, "read", f"nbd+unix:///disk?socket={folder}/none", out, "raw", code=1).stderr
     expect("cannot connect" in seen, seen)
-    with open(raw, "wb") as f:
-        f.truncate(SIZE)
+    make_empty(raw, SIZE)
     with Server(folder, raw) as s:
         seen = call(driver, "read", s.uri.replace("disk?", "other?"), out, "raw", code=1).stderr
         expect("cannot connect" in seen, seen)
-        user = subprocess.Popen([driver, "write", s.uri, "raw"], stdin=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
-        user.stdin.write("write 0 512 1\nflush 0 0 0\n")
-        user.stdin.flush()
-        wait_for_write(raw)
-        expect(user.poll() is None, "it has left early")
-        s.process.kill()
-        s.process.wait()
-        _, err = user.communicate("write 0 512 1\n", timeout=30)
-        expect(user.returncode == 1 and "Input/output error" in err, user.returncode, err)
-        expect("connection is lost" in err, err)
+        lose_server(driver, s.uri, raw, s.process, "connection is lost")
 
 
 run_tests([writes, asynchronous, qcow2_inside, failures], sys.argv[1])

@@ -164,3 +164,28 @@ def busybox_initrd(path, arch="amd64", fill=None):
             subprocess.run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=root,
                            input=names.encode(), stdout=out, check=True)
     return str(path)
+
+
+def add_modules(root, names, applets):
+    """Adds modules of Debian's kernel, and what they need, to the tree of an initrd, where /load
+    inserts them; and links for applets of busybox, `insmod` among them."""
+    need("depmod", "modprobe")
+    kernel = package("linux-image-amd64", names="linux-image-6")
+    release = one(kernel, "lib/modules/*").name
+    env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if not (kernel / "lib/modules" / release / "modules.dep").exists():
+        subprocess.run(["depmod", "-b", kernel, release], check=True, env=env)
+    paths = []
+    for name in names:
+        out = subprocess.run(["modprobe", "-d", kernel, "-S", release, "--show-depends", name],
+                             check=True, env=env, capture_output=True, text=True).stdout
+        paths += [line.split()[1] for line in out.splitlines() if line.startswith("insmod")]
+    paths = list(dict.fromkeys(paths))
+    (root / "modules").mkdir()
+    for path in paths:
+        shutil.copy(path, root / "modules")
+    load = "".join(f"insmod /modules/{os.path.basename(p)}\n" for p in paths)
+    (root / "load").write_text("#!/bin/sh\n" + load, encoding="utf-8")
+    (root / "load").chmod(0o755)
+    for applet in applets.split():
+        (root / "bin" / applet).symlink_to("busybox")

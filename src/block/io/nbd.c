@@ -21,18 +21,19 @@
 #include <libnbd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "block/block.h"
 
-#define MAX_DATA  (4 * MIB)   /* bytes of one command; servers take 32 MiB */
-#define MAX_EMPTY (128 * MIB) /* of one without data */
-#define MAX_BLOCK 512u        /* what guests and formats keep to */
+#define MAX_DATA     (4 * MIB)   /* bytes of one command; servers take 32 MiB */
+#define MAX_EMPTY    (128 * MIB) /* of one without data */
+#define MAX_BLOCK    512u        /* what guests and formats keep to */
+#define THREAD_STACK (512 * KIB) /* TLS takes some of it */
 
 enum kind { OP_READ, OP_WRITE, OP_FLUSH, OP_ZERO, OP_TRIM, OP_MAP };
 
@@ -251,9 +252,6 @@ static void talk(struct nbd *b)
 static void *run(void *arg)
 {
     struct nbd *b = arg;
-    sigset_t all;
-    sigfillset(&all); /* SIGPIPE among them: a write to a lost connection is an error, no more */
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
     while (take_work(b)) {
         tell_ready(b);
         talk(b);
@@ -490,14 +488,15 @@ int nbd_open(const char *uri, bool readonly, struct node **out, struct error *e)
         rc = connect_to(b, e);
     if (!rc)
         rc = look_at_export(b, readonly, e);
-    int err = rc ? 0 : pthread_create(&b->thread, NULL, run, b);
+    /* SIGPIPE is blocked, too: a write to a lost connection is an error, no more. */
+    const struct thread_options thread = {.name = "nbd", .stack = THREAD_STACK};
+    int err = rc ? 0 : thread_start(&b->thread, &thread, run, b);
     if (err)
         rc = error_errno(e, ERR_HOST, err, "%s: cannot start a thread", uri);
     if (rc) {
         destroy(b);
         return rc;
     }
-    pthread_setname_np(b->thread, "nbd");
     *out = &b->node;
     return 0;
 }
