@@ -1,7 +1,9 @@
 /* error.c - filling struct error; see error.h for the contract. */
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,6 +33,18 @@ int error_errno(struct error *e, int code, int errnum, const char *fmt, ...)
     if (n >= 0 && (size_t)n < sizeof e->msg)
         snprintf(e->msg + n, sizeof e->msg - (size_t)n, ": %s", strerror(errnum));
     return code;
+}
+
+int error_file(struct error *e, int errnum, const char *fmt, ...)
+{
+    bool denied = errnum == EACCES || errnum == EPERM || errnum == EROFS;
+    int code = denied ? ERR_PERM : errnum == ENOENT ? ERR_NOTFOUND : ERR_IO;
+    char what[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    return error_errno(e, code, errnum, "%s", what);
 }
 
 int error_prefix(struct error *e, const char *fmt, ...)

@@ -62,11 +62,19 @@ static int apply_defaults(const struct spec_parse *p)
     return 0;
 }
 
-static int apply_file(const struct spec_parse *p, struct spec_source *src, const char *path,
-                      struct spec_mark *marks)
+/* What the file holds, or shall hold. */
+struct file_text {
+    const char *path;
+    const char *text; /* NULL: read it */
+    size_t len;
+};
+
+static int apply_file(const struct spec_parse *p, struct spec_source *src,
+                      const struct file_text *f, struct spec_mark *marks)
 {
     struct spec_node root = {0};
-    int r = spec_source_file(src, path, p->e);
+    int r = f->text ? spec_source_text(src, f->path, f->text, f->len, p->e)
+                    : spec_source_file(src, f->path, p->e);
     if (r == 0)
         r = spec_tree_parse(src, &root, p->e);
     if (r == 0 && root.kind == SPEC_NODE_NULL)
@@ -82,10 +90,10 @@ static int apply_file(const struct spec_parse *p, struct spec_source *src, const
     return r;
 }
 
-int spec_load(const char *path, const char *const *set, unsigned nset, struct spec *s,
-              struct error *e)
+static int load(const struct file_text *f, const char *const *set, unsigned nset, struct spec *s,
+                struct error *e)
 {
-    CLEANUP_FREE char *dir = dir_of(path);
+    CLEANUP_FREE char *dir = dir_of(f->path);
     struct spec_parse from_file = {s, dir, e}, from_here = {s, "", e};
 
     *s = (struct spec){0};
@@ -98,12 +106,23 @@ int spec_load(const char *path, const char *const *set, unsigned nset, struct sp
     o->nsource = nset + 1ul;
     int r = apply_defaults(&from_here);
     if (r == 0)
-        r = apply_file(&from_file, &o->source[0], path, o->key);
+        r = apply_file(&from_file, &o->source[0], f, o->key);
     for (unsigned i = 0; r == 0 && i < nset; i++)
         r = apply_set(&from_here, &o->source[i + 1], set[i], o->key);
     if (r < 0)
         spec_fini(s);
     return r;
+}
+
+int spec_load(const char *path, const char *const *set, unsigned nset, struct spec *s,
+              struct error *e)
+{
+    return load(&(struct file_text){.path = path}, set, nset, s, e);
+}
+
+int spec_load_text(const char *path, const char *text, size_t len, struct spec *s, struct error *e)
+{
+    return load(&(struct file_text){path, text, len}, NULL, 0, s, e);
 }
 
 void spec_fini(struct spec *s)

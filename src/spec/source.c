@@ -68,6 +68,15 @@ static int check_text(struct spec_source *src, struct error *e)
     return 0;
 }
 
+static int check_file_text(struct spec_source *src, struct error *e)
+{
+    if (src->len >= 3 && memcmp(src->text, "\xef\xbb\xbf", 3) == 0) { /* byte order mark */
+        src->len -= 3;
+        memmove(src->text, src->text + 3, src->len + 1);
+    }
+    return check_text(src, e);
+}
+
 static int read_all(int fd, struct spec_source *src, struct error *e)
 {
     size_t cap = 0;
@@ -117,11 +126,21 @@ int spec_source_file(struct spec_source *src, const char *path, struct error *e)
             snprintf(e->where, sizeof e->where, "%s", path);
         return r;
     }
-    if (src->len >= 3 && memcmp(src->text, "\xef\xbb\xbf", 3) == 0) { /* byte order mark */
-        src->len -= 3;
-        memmove(src->text, src->text + 3, src->len + 1);
-    }
-    return check_text(src, e);
+    return check_file_text(src, e);
+}
+
+int spec_source_text(struct spec_source *src, const char *path, const char *text, size_t len,
+                     struct error *e)
+{
+    *src = (struct spec_source){.name = strdup(path), .text = malloc(len + 1), .is_file = true};
+    if (!src->name || !src->text)
+        return error_set(e, ERR_NOMEM, "out of memory for the spec's text");
+    if (len > SPEC_MAX_TEXT)
+        return error_set(e, ERR_SPEC, "the spec would be larger than %u bytes", SPEC_MAX_TEXT);
+    memcpy(src->text, text, len);
+    src->text[len] = 0;
+    src->len = len;
+    return check_file_text(src, e);
 }
 
 int spec_source_set(struct spec_source *src, const char *set, struct error *e)

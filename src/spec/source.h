@@ -28,6 +28,10 @@ struct spec_mark {
 
 /* Reads a file of up to SPEC_MAX_TEXT bytes. ERR_IO, ERR_NOMEM; ERR_SPEC if it is no UTF-8 text. */
 int spec_source_file(struct spec_source *src, const char *path, struct error *e);
+/* Takes a copy of text that is, or is to be, in the file `path`. ERR_SPEC if it is no UTF-8 text,
+ * ERR_NOMEM. */
+int spec_source_text(struct spec_source *src, const char *path, const char *text, size_t len,
+                     struct error *e);
 /* Takes "key=value". ERR_SPEC if '=' is missing or it is no UTF-8 text, ERR_NOMEM. */
 int spec_source_set(struct spec_source *src, const char *set, struct error *e);
 void spec_source_fini(struct spec_source *src);

@@ -68,6 +68,8 @@ struct spec { /* strings are owned; NULL: not given */
  * line, a caret and a hint, on lines of their own. ERR_SPEC, ERR_IO. */
 int spec_load(const char *path, const char *const *set, unsigned nset, struct spec *s,
               struct error *e);
+/* The same for `len` bytes of text that are to become the file at `path`. */
+int spec_load_text(const char *path, const char *text, size_t len, struct spec *s, struct error *e);
 /* Checks what the parser cannot: files exist and are readable, memory fits this host, combinations
  * make sense. Errors as spec_load()'s, pointing at the value if it is known where it is written.
  * ERR_SPEC. */

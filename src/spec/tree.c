@@ -9,6 +9,7 @@ struct builder {
     yaml_parser_t yaml;
     const struct spec_source *src;
     size_t nodes;
+    size_t seen_index, seen_offset; /* of the last mark that was looked for: character, byte */
     struct error *e;
 };
 
@@ -18,10 +19,25 @@ static struct spec_mark mark_of(const struct builder *b, yaml_mark_t m)
     return (struct spec_mark){b->src, m.line, m.column + (m.line == 0 ? b->src->value : 0)};
 }
 
-/* The byte that the mark points at, or 0 at the end. */
-static char byte_at(const struct builder *b, yaml_mark_t m)
+/* Where the mark points: libyaml counts characters. Marks come in order but for those of ends, so
+ * counting goes on from the last one. */
+static size_t offset_of(struct builder *b, yaml_mark_t m)
 {
-    size_t i = b->src->value + m.index;
+    const struct spec_source *src = b->src;
+    if (m.index < b->seen_index || !b->seen_index)
+        b->seen_index = 0, b->seen_offset = src->value;
+    for (; b->seen_index < m.index && b->seen_offset < src->len; b->seen_index++)
+        do
+            b->seen_offset++;
+        while (b->seen_offset < src->len &&
+               ((unsigned char)src->text[b->seen_offset] & 0xc0) == 0x80);
+    return b->seen_offset;
+}
+
+/* The byte that the mark points at, or 0 at the end. */
+static char byte_at(struct builder *b, yaml_mark_t m)
+{
+    size_t i = offset_of(b, m);
     return i < b->src->len ? b->src->text[i] : 0;
 }
 
@@ -84,6 +100,9 @@ static int build_children(struct builder *b, struct spec_node *node, yaml_event_
         if (r < 0)
             return r;
         if (ev.type == end) {
+            /* That of a block is where the next thing begins. */
+            const struct spec_node *last = node->nchild ? &node->child[node->nchild - 1] : NULL;
+            node->to = node->flow || !last ? offset_of(b, ev.end_mark) : last->to;
             yaml_event_delete(&ev);
             return 0;
         }
@@ -105,6 +124,8 @@ static int build_node(struct builder *b, struct spec_node *node, const yaml_even
                       unsigned depth)
 {
     *node = (struct spec_node){.at = mark_of(b, ev->start_mark)};
+    node->from = offset_of(b, ev->start_mark);
+    node->to = offset_of(b, ev->end_mark);
     if (++b->nodes > SPEC_MAX_NODES)
         return spec_error(b->e, node->at, NULL, "more than %u values", SPEC_MAX_NODES);
     switch (ev->type) {
@@ -120,6 +141,7 @@ static int build_node(struct builder *b, struct spec_node *node, const yaml_even
         if (ev->data.sequence_start.tag)
             return refuse(b, ev, "tags");
         node->kind = SPEC_NODE_LIST;
+        node->flow = ev->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE;
         return build_children(b, node, YAML_SEQUENCE_END_EVENT, depth);
     case YAML_MAPPING_START_EVENT:
         if (ev->data.mapping_start.anchor)
@@ -127,6 +149,7 @@ static int build_node(struct builder *b, struct spec_node *node, const yaml_even
         if (ev->data.mapping_start.tag)
             return refuse(b, ev, "tags");
         node->kind = SPEC_NODE_MAP;
+        node->flow = ev->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE;
         return build_children(b, node, YAML_MAPPING_END_EVENT, depth);
     case YAML_ALIAS_EVENT:
         return refuse(b, ev, "aliases");

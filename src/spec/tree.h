@@ -18,6 +18,8 @@ enum spec_node_kind { SPEC_NODE_NULL, SPEC_NODE_TEXT, SPEC_NODE_LIST, SPEC_NODE_
 struct spec_node {
     enum spec_node_kind kind;
     struct spec_mark at;
+    size_t from, to;         /* bytes of the source's text that it is written in */
+    bool flow;               /* LIST, MAP: in brackets or braces */
     char *text;              /* TEXT: NUL-terminated, and no NUL before that */
     size_t len;              /* of text */
     struct spec_node *child; /* LIST: the items. MAP: key, value, key, value ... */

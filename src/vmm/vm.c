@@ -98,10 +98,10 @@ static void on_wake(uv_async_t *a)
         return;
     }
     if (req == VM_REQ_SIGNAL)
-        error_set(&vm->result, ERR_STATE, "ended by a signal (%s); the guest was not shut down",
+        error_set(&vm->result, ERR_GUEST, "ended by a signal (%s); the guest was not shut down",
                   vm->req_why);
     if (req == VM_REQ_EXIT)
-        error_set(&vm->result, ERR_STATE, "the guest ended with %s", vm->req_why);
+        error_set(&vm->result, ERR_GUEST, "the guest ended with %s", vm->req_why);
     if (req == VM_REQ_FAILED)
         error_set(&vm->result, ERR_STATE, "engine %s cannot go on", vm->req_why);
     release(vm, true);
