@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/bigmem.h"
+
 #define CHUNK 64u
 
 static void *barrier_page; /* for hosts without membarrier(2); NULL otherwise */
@@ -55,13 +57,12 @@ int ram_init(struct ram *r, uint64_t ram_size, struct error *e)
         rc = error_errno(e, ERR_NOMEM, errno, "cannot size the guest's memory");
         goto fail;
     }
-    void *p = mmap(NULL, r->total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, r->fd, 0);
-    if (p == MAP_FAILED) {
+    r->host = bigmem_map(r->fd, r->total, PROT_READ | PROT_WRITE);
+    if (!r->host) {
         rc = error_errno(e, ERR_NOMEM, errno, "cannot map %llu MiB of guest memory",
                          (unsigned long long)(ram_size / MIB));
         goto fail;
     }
-    r->host = p;
     r->code = calloc(r->total / PAGE_SIZE, sizeof *r->code);
     if (!r->code) {
         rc = error_set(e, ERR_NOMEM, "out of memory");
@@ -76,8 +77,7 @@ fail:
 void ram_fini(struct ram *r)
 {
     free(r->code);
-    if (r->host)
-        munmap(r->host, r->total);
+    bigmem_free(r->host, r->total);
     if (r->fd >= 0)
         close(r->fd);
     *r = (struct ram){.fd = -1};

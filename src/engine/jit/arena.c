@@ -13,23 +13,16 @@
 #define MFD_EXEC 0x10u /* Linux 6.3: needed where vm.memfd_noexec is set */
 #endif
 
-static void *map(size_t len, int prot, int flags, int fd)
+static int open_memory(const struct jit *j, struct error *e)
 {
-    void *p = mmap(NULL, len, prot, flags, fd, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-/* As anonymous memory: perf looks into its map for that only. */
-static int map_for_perf(struct jit *j, struct error *e)
-{
-    j->rw = map(j->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
-    void *again = j->rw ? mremap(j->rw, 0, j->size, MREMAP_MAYMOVE) : MAP_FAILED;
-    if (again == MAP_FAILED)
-        return error_errno(e, ERR_HOST, errno, "cannot map memory for translations");
-    j->rx = again;
-    if (mprotect(again, j->size, PROT_READ | PROT_EXEC))
-        return error_errno(e, ERR_HOST, errno, "cannot map executable memory");
-    return 0;
+    int fd = memfd_create("sosia-jit", MFD_CLOEXEC | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL) /* a kernel that does not know MFD_EXEC */
+        fd = memfd_create("sosia-jit", MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, (off_t)j->size)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd < 0 ? error_errno(e, ERR_HOST, errno, "cannot create executable memory") : fd;
 }
 
 int jit_arena_create(struct jit *j, uint64_t code, uint64_t data, struct error *e)
@@ -39,31 +32,31 @@ int jit_arena_create(struct jit *j, uint64_t code, uint64_t data, struct error *
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     j->data_size = data;
     j->size = code;
-    if (jit_log_perf())
-        return map_for_perf(j, e);
-    int fd = memfd_create("sosia-jit", MFD_CLOEXEC | MFD_EXEC);
-    if (fd < 0 && errno == EINVAL) /* a kernel that does not know MFD_EXEC */
-        fd = memfd_create("sosia-jit", MFD_CLOEXEC);
-    if (fd < 0)
-        return error_errno(e, ERR_HOST, errno, "cannot create executable memory");
-    if (ftruncate(fd, (off_t)code) == 0) {
-        j->rw = map(code, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-        j->rx = map(code, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
-    }
+    int fd = -1; /* anonymous memory: perf looks into its map for that only */
+    if (!jit_log_perf() && (fd = open_memory(j, e)) < 0)
+        return fd;
+    j->rw = bigmem_map(fd, code, PROT_READ | PROT_WRITE);
+    j->rx = j->rw ? bigmem_map_again(j->rw, code, PROT_READ | PROT_EXEC) : NULL;
     int err = errno;
-    close(fd);
-    if (!j->rw || !j->rx)
+    if (fd >= 0)
+        close(fd);
+    if (!j->rx)
         return error_errno(e, ERR_HOST, err, "cannot map executable memory");
     return 0;
 }
 
 void jit_arena_destroy(struct jit *j)
 {
-    if (j->rw)
-        munmap(j->rw, j->size);
-    if (j->rx)
-        munmap(j->rx, j->size);
+    bigmem_free(j->rw, j->size);
+    bigmem_free(j->rx, j->size);
     bigmem_free(j->data, j->data_size);
+}
+
+void jit_arena_grown(struct jit *j, uint64_t before)
+{
+    const uint64_t step = 2 * MIB, from = before & ~(step - 1);
+    if (j->used - from >= step)
+        bigmem_collapse(j->rx + from, (j->used & ~(step - 1)) - from);
 }
 
 void *jit_data_alloc(struct jit *j, size_t len)

@@ -173,7 +173,9 @@ void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
     asm_jmp(&b, jit_rw(j, j->thunk.dispatch_keep));
     if (b.full)
         return;
+    uint64_t before = j->used;
     j->used += ((uint64_t)(b.p - start) + 15) & ~15ull;
+    jit_arena_grown(j, before);
     asm_patch(l->site, start);
 }
 

@@ -203,6 +203,8 @@ struct jit {
 /* ---- arena.c ---- */
 int jit_arena_create(struct jit *j, uint64_t code, uint64_t data, struct error *e);
 void jit_arena_destroy(struct jit *j);
+/* Behind every growth of `used`, which was `before`: code gets into large pages. */
+void jit_arena_grown(struct jit *j, uint64_t before);
 /* Zeroed, 8-aligned; NULL: full. */
 void *jit_data_alloc(struct jit *j, size_t len);
 static inline const uint8_t *jit_rx(const struct jit *j, const uint8_t *rw)

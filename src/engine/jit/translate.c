@@ -385,7 +385,9 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     if (t->failed || t->b.full)
         return NULL;
     tb->host_len = (uint32_t)(t->b.p - start);
+    uint64_t before = j->used;
     j->used += (tb->host_len + 15) & ~15u;
+    jit_arena_grown(j, before);
     j->stat.translations++;
     jit_log_made(c, tb);
     return tb;
