@@ -219,7 +219,7 @@ static int run_verb(const struct disk_verb *v, int argc, char **argv, struct err
     if (rc < 0 && (v->opts & DISK_OPT(DISK_ANYWHERE)))
         translate(e);
     if (rc < 0 && json) {
-        disk_print_json_error(e);
+        cli_print_json_error(e);
         e->msg[0] = '\0'; /* it has been told */
     }
     return rc;

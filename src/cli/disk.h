@@ -8,12 +8,11 @@
 #ifndef SOSIA_CLI_DISK_H
 #define SOSIA_CLI_DISK_H
 
-#include <jansson.h>
-
 #include "block/create.h"
 #include "block/image.h"
 #include "block/size.h"
 #include "cli/cli.h"
+#include "cli/json.h"
 
 enum disk_opt {
     DISK_JSON,
@@ -63,12 +62,6 @@ int disk_size(const char *text, const char *what, uint64_t *out, struct error *e
 /* A number of an option within limits, or `def`. */
 int disk_number(const struct disk_args *a, enum disk_opt o, unsigned def, unsigned min,
                 unsigned max, unsigned *out, struct error *e);
-
-/* Prints the object and drops it. */
-int disk_print_json(json_t *o, struct error *e);
-/* Text that may be no UTF-8. */
-json_t *disk_json_text(const char *s);
-void disk_print_json_error(const struct error *e);
 
 /* The bar; as a `progress` callback. False: the user wants to end (SIGINT, SIGTERM, SIGHUP). */
 bool disk_progress(void *ctx, uint64_t done, uint64_t of);

@@ -77,13 +77,13 @@ static int print(const struct disk_args *a, const struct mode *m, const struct b
     }
     json_object_set_new(times, "max", json_real((double)r->latency.max / 1e3));
     if (a->given[DISK_JSON])
-        return disk_print_json(json_pack("{s:o, s:s, s:I, s:i, s:I, s:I, s:f, s:f, s:f, s:o}",
-                                         "file", disk_json_text(a->path[0]), "mode", m->name,
-                                         "block-size", (json_int_t)o->block, "depth", (int)o->depth,
-                                         "requests", (json_int_t)r->requests, "bytes",
-                                         (json_int_t)r->bytes, "seconds", seconds, "iops", iops,
-                                         "megabytes-per-second", rate, "latency-us", times),
-                               e);
+        return cli_print_json(json_pack("{s:o, s:s, s:I, s:i, s:I, s:I, s:f, s:f, s:f, s:o}",
+                                        "file", cli_json_text(a->path[0]), "mode", m->name,
+                                        "block-size", (json_int_t)o->block, "depth", (int)o->depth,
+                                        "requests", (json_int_t)r->requests, "bytes",
+                                        (json_int_t)r->bytes, "seconds", seconds, "iops", iops,
+                                        "megabytes-per-second", rate, "latency-us", times),
+                              e);
     printf(", max %.1f\n", (double)r->latency.max / 1e3);
     json_decref(times);
     return 0;

@@ -14,7 +14,7 @@ static void say(void *ctx, const char *line)
     struct report *r = ctx;
     if (json_array_size(r->findings) >= MAX_FINDINGS)
         return;
-    json_array_append_new(r->findings, disk_json_text(line));
+    json_array_append_new(r->findings, cli_json_text(line));
     if (!r->json) {
         disk_progress_end();
         printf("%s\n", line);
@@ -30,7 +30,7 @@ static int print_json(const struct disk_args *a, struct report *r, const struct 
                       bool repair, struct error *e)
 {
     json_t *o = json_pack(
-        "{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "file", disk_json_text(a->path[0]), "errors",
+        "{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "file", cli_json_text(a->path[0]), "errors",
         (json_int_t)c->errors, "leaks", (json_int_t)c->leaks, "allocated-clusters",
         (json_int_t)c->allocated, "total-clusters", (json_int_t)c->total, "compressed-clusters",
         (json_int_t)c->compressed, "image-end", (json_int_t)c->end, "findings", r->findings);
@@ -38,7 +38,7 @@ static int print_json(const struct disk_args *a, struct report *r, const struct 
         json_object_set_new(o, "errors-fixed", json_integer((json_int_t)c->errors_fixed));
         json_object_set_new(o, "leaks-fixed", json_integer((json_int_t)c->leaks_fixed));
     }
-    return disk_print_json(o, e);
+    return cli_print_json(o, e);
 }
 
 static void print_text(const struct disk_args *a, const struct format_check *c, bool repair)

@@ -8,9 +8,6 @@
 
 #define BAR_WIDTH 40
 
-static const char *const code_names[] = {"",      "usage", "spec",  "io",   "format",
-                                         "nomem", "host",  "limit", "busy", "state"};
-
 struct image_options disk_image_options(const struct disk_args *a, bool readonly)
 {
     return (struct image_options){.format = a->value[DISK_FORMAT],
@@ -55,37 +52,6 @@ int disk_number(const struct disk_args *a, enum disk_opt o, unsigned def, unsign
                          min, max);
     *out = (unsigned)v;
     return 0;
-}
-
-int disk_print_json(json_t *o, struct error *e)
-{
-    if (!o)
-        return error_set(e, ERR_NOMEM, "out of memory");
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-    putchar('\n');
-    json_decref(o);
-    return 0;
-}
-
-json_t *disk_json_text(const char *s)
-{
-    json_t *t = s ? json_string(s) : json_null();
-    return t ? t : json_string("(not UTF-8)");
-}
-
-/* Messages say what is wrong, then, behind a semicolon, what to do. */
-void disk_print_json_error(const struct error *e)
-{
-    const char *semicolon = NULL;
-    for (const char *s = e->msg; (s = strstr(s, "; ")); s += 2)
-        semicolon = s;
-    int code = -e->code;
-    json_t *o = json_pack("{s:{s:s, s:o, s:o}}", "error", "code",
-                          code > 0 && code < (int)ARRAY_LEN(code_names) ? code_names[code] : "io",
-                          "message", disk_json_text(e->msg), "hint",
-                          disk_json_text(semicolon ? semicolon + 2 : NULL));
-    struct error ours = {0};
-    disk_print_json(o, &ours);
 }
 
 static volatile sig_atomic_t wanted_end;

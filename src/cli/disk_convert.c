@@ -89,10 +89,10 @@ int disk_convert(const struct disk_args *a, struct error *e)
         return rc;
     uint64_t taken = stat(a->path[1], &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
     if (a->given[DISK_JSON])
-        return disk_print_json(json_pack("{s:o, s:s, s:I, s:I}", "file", disk_json_text(a->path[1]),
-                                         "format", f->name, "virtual-size", (json_int_t)size,
-                                         "allocated-size", (json_int_t)taken),
-                               e);
+        return cli_print_json(json_pack("{s:o, s:s, s:I, s:I}", "file", cli_json_text(a->path[1]),
+                                        "format", f->name, "virtual-size", (json_int_t)size,
+                                        "allocated-size", (json_int_t)taken),
+                              e);
     printf("%s: %s, %s", a->path[1], f->name, size_format(text, size));
     printf(", %s on disk\n", size_format(text, taken));
     return 0;

@@ -40,10 +40,10 @@ int disk_create(const struct disk_args *a, struct error *e)
     char text[32];
     node_close(n);
     if (a->given[DISK_JSON])
-        return disk_print_json(json_pack("{s:o, s:s, s:I, s:o}", "file", disk_json_text(path),
-                                         "format", c.format->name, "virtual-size", (json_int_t)size,
-                                         "backing-file", disk_json_text(c.backing)),
-                               e);
+        return cli_print_json(json_pack("{s:o, s:s, s:I, s:o}", "file", cli_json_text(path),
+                                        "format", c.format->name, "virtual-size", (json_int_t)size,
+                                        "backing-file", cli_json_text(c.backing)),
+                              e);
     printf("%s: %s, %s%s%s\n", path, c.format->name, size_format(text, size),
            c.backing ? ", backed by " : "", c.backing ? c.backing : "");
     return 0;

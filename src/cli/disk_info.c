@@ -11,7 +11,7 @@
 static json_t *link_json(const struct chain_link *l)
 {
     json_t *o =
-        json_pack("{s:o, s:s, s:I, s:I, s:I}", "file", disk_json_text(l->path), "format",
+        json_pack("{s:o, s:s, s:I, s:I, s:I}", "file", cli_json_text(l->path), "format",
                   l->format ? l->format->name : "unknown", "virtual-size", (json_int_t)l->size,
                   "allocated-size", (json_int_t)l->allocated, "file-size", (json_int_t)l->length);
     if (l->info)
@@ -26,9 +26,9 @@ static int print_json(const struct chain *c, const char *who, bool writes, struc
     for (unsigned i = 1; i < c->n; i++)
         json_array_append_new(list, link_json(&c->link[i]));
     json_object_set_new(o, "backing-chain", list);
-    json_object_set_new(o, "locked-by", disk_json_text(who[0] ? who : NULL));
+    json_object_set_new(o, "locked-by", cli_json_text(who[0] ? who : NULL));
     json_object_set_new(o, "lock", who[0] ? json_string(writes ? "write" : "read") : json_null());
-    return disk_print_json(o, e);
+    return cli_print_json(o, e);
 }
 
 /* A text of an image: its control characters are not for the terminal. */

@@ -19,7 +19,7 @@ static json_t *place_json(const struct chain *c, const struct place *p)
     const struct node_extent *x = &p->x;
     json_t *o = json_pack("{s:I, s:I, s:s, s:b, s:o}", "start", (json_int_t)p->start, "length",
                           (json_int_t)x->len, "kind", kinds[x->kind], "compressed", x->compressed,
-                          "file", disk_json_text(holder(c, x)));
+                          "file", cli_json_text(holder(c, x)));
     if (x->kind != NODE_HOLE)
         json_object_set_new(o, "depth", json_integer(x->depth));
     if (x->kind == NODE_DATA && x->placed)
@@ -96,8 +96,8 @@ int disk_map(const struct disk_args *a, struct error *e)
     node_close(n);
     chain_free(&c);
     if (!rc && list)
-        return disk_print_json(
-            json_pack("{s:o, s:o}", "file", disk_json_text(a->path[0]), "extents", list), e);
+        return cli_print_json(
+            json_pack("{s:o, s:o}", "file", cli_json_text(a->path[0]), "extents", list), e);
     json_decref(list);
     return rc;
 }

@@ -46,10 +46,10 @@ int disk_resize(const struct disk_args *a, struct error *e)
     if (rc)
         return rc;
     if (a->given[DISK_JSON])
-        return disk_print_json(json_pack("{s:o, s:I, s:I}", "file", disk_json_text(a->path[0]),
-                                         "old-size", (json_int_t)old, "virtual-size",
-                                         (json_int_t)size),
-                               e);
+        return cli_print_json(json_pack("{s:o, s:I, s:I}", "file", cli_json_text(a->path[0]),
+                                        "old-size", (json_int_t)old, "virtual-size",
+                                        (json_int_t)size),
+                              e);
     printf("%s: %s", a->path[0], size_format(text, old));
     printf(" -> %s\n", size_format(text, size));
     return 0;

@@ -22,11 +22,11 @@ int disk_commit(const struct disk_args *a, struct error *e)
     if (rc)
         return rc;
     if (a->given[DISK_JSON])
-        return disk_print_json(json_pack("{s:o, s:o, s:I, s:b}", "file", disk_json_text(a->path[0]),
-                                         "backing-file", disk_json_text(base),
-                                         "backing-allocated-size", (json_int_t)r.after, "emptied",
-                                         r.emptied),
-                               e);
+        return cli_print_json(json_pack("{s:o, s:o, s:I, s:b}", "file", cli_json_text(a->path[0]),
+                                        "backing-file", cli_json_text(base),
+                                        "backing-allocated-size", (json_int_t)r.after, "emptied",
+                                        r.emptied),
+                              e);
     printf("%s: merged into %s (%s on disk now)%s\n", a->path[0], base ? base : "its backing file",
            size_format(text, r.after), r.emptied ? "; it is empty now" : "");
     return 0;
@@ -41,10 +41,10 @@ int disk_compact(const struct disk_args *a, struct error *e)
     if (rc)
         return rc;
     if (a->given[DISK_JSON])
-        return disk_print_json(json_pack("{s:o, s:I, s:I}", "file", disk_json_text(a->path[0]),
-                                         "old-allocated-size", (json_int_t)r.before,
-                                         "allocated-size", (json_int_t)r.after),
-                               e);
+        return cli_print_json(json_pack("{s:o, s:I, s:I}", "file", cli_json_text(a->path[0]),
+                                        "old-allocated-size", (json_int_t)r.before,
+                                        "allocated-size", (json_int_t)r.after),
+                              e);
     printf("%s: %s", a->path[0], size_format(text, r.before));
     printf(" -> %s on disk\n", size_format(text, r.after));
     return 0;

@@ -4,18 +4,18 @@
 #include "cli/cli.h"
 #include "vmm/vmm.h"
 
-int cli_run(int argc, char **argv, struct error *e)
+int cli_run(const struct cli_args *a, struct error *e)
 {
-    struct cli_spec_args a = {.run = true};
     struct spec s;
-    int r = cli_load_spec(argc, argv, &a, &s, e);
+    int r = cli_load_spec(a, &s, e);
 
     if (r < 0)
         return r;
     /* Whoever reads the guest's output may leave; the guest goes on. */
     signal(SIGPIPE, SIG_IGN);
-    const struct vmm_options o = {
-        .verbose = a.verbose, .log_code = a.log_code, .perf_map = a.perf_map};
+    const struct vmm_options o = {.verbose = (int)a->count[CLI_VERBOSE],
+                                  .log_code = a->value[CLI_LOG_CODE],
+                                  .perf_map = cli_has(a, CLI_PERF_MAP)};
     r = vmm_run(&s, &o, e);
     spec_fini(&s);
     return r;

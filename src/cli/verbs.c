@@ -1,29 +1,178 @@
-/* verbs.c - the table of verbs, and the help that follows from it. */
+/* verbs.c - the tables of verbs and options, and the help that follows from them. */
 #include <string.h>
 
 #include "base/suggest.h"
 #include "cli/cli.h"
 
-#define SPEC_ARGS "SPEC [--set KEY=VALUE]... [-v]"
-#define SPEC_DETAIL                                                                     \
-    "  SPEC              the VM's spec file, see sosia.yaml(5)\n"                       \
-    "  --set KEY=VALUE   overrides a key of the file; VALUE is YAML, may be repeated\n" \
-    "  -v                tells more on standard error; -vv tells all\n"
+const struct cli_option cli_options[CLI_OPTS] = {
+    [CLI_JSON] = {"json", 0, NULL, "print JSON, errors too"},
+    [CLI_SET] = {"set", 0, "KEY=VALUE",
+                 "overrides a key of the spec; VALUE is YAML, may be repeated"},
+    [CLI_VERBOSE] = {"verbose", 'v', NULL, "tells more on standard error; -vv tells all"},
+    [CLI_LOG_CODE] = {"log-code", 0, "FILE",
+                      "writes what the engine jit translates, and how often that runs"},
+    [CLI_PERF_MAP] = {"perf-map", 0, NULL, "tells perf(1) about translated code"},
+    [CLI_DEFAULTS] = {"defaults", 0, NULL, "print a spec file with every key and its default"},
+    [CLI_KERNEL] = {"kernel", 0, "FILE", "the spec's `kernel`"},
+    [CLI_INITRD] = {"initrd", 0, "FILE", "the spec's `initrd`"},
+    [CLI_CMDLINE] = {"cmdline", 0, "TEXT", "the spec's `cmdline`"},
+    [CLI_CDROM] = {"cdrom", 0, "FILE", "the spec's `cdrom`"},
+    [CLI_DISK] = {"disk", 0, "SIZE|FILE",
+                  "a new disk of that size in the VM's folder, or an image that stays where it is; "
+                  "may be repeated"},
+    [CLI_MEMORY] = {"memory", 0, "SIZE", "the spec's `memory`"},
+    [CLI_CPUS] = {"cpus", 0, "NUMBER", "the spec's `cpus`"},
+    [CLI_PURGE] = {"purge", 0, NULL, "remove for good, also what is in the trash"},
+    [CLI_NAMES] = {"names", 'q', NULL, "print names only"},
+    [CLI_LINKED] = {"linked", 0, NULL, "share what is on the disks now, copy what changes"},
+    [CLI_FULL] = {"full", 0, NULL, "copy the disks (the default)"},
+    [CLI_ATTACH] = {"console", 'c', NULL, "then show the VM's console, as `sosia console` does"},
+    [CLI_FORCE] = {"force", 'f', NULL, "pull the plug instead of asking the guest"},
+    [CLI_TIMEOUT_S] = {"timeout", 0, "SECONDS", "how long to wait at most"},
+    [CLI_FOR] = {"for", 0, "WHAT", "running, stopped or text:REGEX (on the console)"},
+    [CLI_FOLLOW] = {"follow", 'f', NULL, "go on with what comes, until the VM ends"},
+    [CLI_SERIAL] = {"serial", 0, NULL, "what the guest wrote to its console"},
+    [CLI_LINES] = {"lines", 'n', "NUMBER", "only the last lines"},
+    [CLI_TEXT] = {"text", 0, NULL, "as text (the only way there is)"},
+};
+
+#define RUN_OPTS    (CLI_OPT(CLI_SET) | CLI_OPT(CLI_VERBOSE))
+#define JSON        CLI_OPT(CLI_JSON)
+#define SPEC_DETAIL "  SPEC              a spec file, see sosia.yaml(5), or a VM of the catalog\n"
+#define VM_DETAIL   "  VM                its name, or the beginning of its name or UUID\n"
 
 const struct cli_verb cli_verbs[] = {
-    {"run", SPEC_ARGS " [--log-code FILE] [--perf-map]", "run a VM here until it powers off",
-     SPEC_DETAIL
-     "  --log-code FILE   writes what the engine jit translates, and how often that runs\n"
-     "  --perf-map        tells perf(1) about translated code\n"
-     "\n"
-     "The guest's serial port is this terminal. Ctrl-A x leaves, Ctrl-A h lists the other keys.\n",
-     cli_run, NULL},
-    {"check", SPEC_ARGS, "check a spec file and the files it names", SPEC_DETAIL, cli_check, NULL},
-    {"spec", "[--defaults]", "list the keys of a spec file",
-     "  --defaults        print a spec file with every key and its default\n", cli_spec, NULL},
-    {"disk", "VERB FILE [ARGUMENT]...", "make, look at and change disk images", "", cli_disk,
-     cli_disk_list},
-    {"help", "[VERB]", "explain a verb", "", cli_help, NULL},
+    {.name = "create",
+     .args = "NAME [SPEC] [OPTION]...",
+     .summary = "make a VM",
+     .detail = "  NAME              letters, digits, '.', '_' and '-'\n"
+               "  SPEC              a spec file to copy; paths in it stay what they are\n",
+     .opts = JSON | CLI_OPT(CLI_KERNEL) | CLI_OPT(CLI_INITRD) | CLI_OPT(CLI_CMDLINE) |
+             CLI_OPT(CLI_CDROM) | CLI_OPT(CLI_DISK) | CLI_OPT(CLI_MEMORY) | CLI_OPT(CLI_CPUS) |
+             CLI_OPT(CLI_SET),
+     .min = 1,
+     .max = 2,
+     .missing = "what shall it be called?",
+     .kind = CLI_ARG_FILE,
+     .run = cli_create},
+    {.name = "run",
+     .args = "SPEC [OPTION]...",
+     .summary = "run a VM here until it powers off",
+     .detail = SPEC_DETAIL "\nThe guest's serial port is this terminal. Ctrl-A x leaves, Ctrl-A h "
+                           "lists the other keys.\n",
+     .opts = RUN_OPTS | CLI_OPT(CLI_LOG_CODE) | CLI_OPT(CLI_PERF_MAP),
+     .min = 1,
+     .max = 1,
+     .missing = "which spec file?",
+     .kind = CLI_ARG_VM_OR_FILE,
+     .run = cli_run,
+     .plain = true},
+    {.name = "ls",
+     .args = "[--names]",
+     .summary = "list the VMs",
+     .detail = "",
+     .opts = JSON | CLI_OPT(CLI_NAMES),
+     .run = cli_ls},
+    {.name = "info",
+     .args = "VM",
+     .summary = "show what a VM is and how it is",
+     .detail = VM_DETAIL,
+     .opts = JSON,
+     .min = 1,
+     .max = 1,
+     .missing = "which VM?",
+     .kind = CLI_ARG_VM,
+     .run = cli_info},
+    {.name = "set",
+     .args = "VM KEY=VALUE...",
+     .summary = "change keys of a VM's spec",
+     .detail = VM_DETAIL
+     "  KEY=VALUE         VALUE is YAML; without one the key goes, and its default counts\n"
+     "\nComments and order stay. What runs is not changed, but what is started next.\n",
+     .opts = JSON,
+     .min = 2,
+     .max = -1,
+     .missing = "which VM, and which KEY=VALUE?",
+     .kind = CLI_ARG_VM,
+     .run = cli_set},
+    {.name = "edit",
+     .args = "VM",
+     .summary = "change a VM's spec with your editor",
+     .detail = VM_DETAIL "\nThe editor is $VISUAL, else $EDITOR, else vi. Only a spec without "
+                         "mistakes is taken over.\n",
+     .min = 1,
+     .max = 1,
+     .missing = "which VM?",
+     .kind = CLI_ARG_VM,
+     .run = cli_edit},
+    {.name = "spec",
+     .args = "[VM | --defaults]",
+     .summary = "list the keys of a spec file, or print a VM's",
+     .detail = VM_DETAIL,
+     .opts = CLI_OPT(CLI_DEFAULTS),
+     .max = 1,
+     .kind = CLI_ARG_VM,
+     .run = cli_spec},
+    {.name = "check",
+     .args = "SPEC [OPTION]...",
+     .summary = "check a spec file and the files it names",
+     .detail = SPEC_DETAIL,
+     .opts = RUN_OPTS | JSON,
+     .min = 1,
+     .max = 1,
+     .missing = "which spec file?",
+     .kind = CLI_ARG_VM_OR_FILE,
+     .run = cli_check},
+    {.name = "rename",
+     .args = "VM NEWNAME",
+     .summary = "give a VM another name",
+     .detail = VM_DETAIL,
+     .opts = JSON,
+     .min = 2,
+     .max = 2,
+     .missing = "which VM, and what shall it be called?",
+     .kind = CLI_ARG_VM,
+     .run = cli_rename},
+    {.name = "rm",
+     .args = "VM... [--purge]",
+     .summary = "put VMs into the trash",
+     .detail = VM_DETAIL "\n`sosia recover` gets them back.\n",
+     .opts = JSON | CLI_OPT(CLI_PURGE),
+     .min = 1,
+     .max = -1,
+     .missing = "which VM?",
+     .kind = CLI_ARG_VM,
+     .run = cli_rm},
+    {.name = "recover",
+     .args = "[VM [NEWNAME]]",
+     .summary = "get a VM back out of the trash, or list what is in it",
+     .detail = VM_DETAIL,
+     .opts = JSON,
+     .max = 2,
+     .run = cli_recover},
+    {.name = "disk",
+     .args = "VERB FILE [ARGUMENT]...",
+     .summary = "make, look at and change disk images",
+     .detail = "",
+     .kind = CLI_ARG_FILE,
+     .raw = cli_disk,
+     .list = cli_disk_list,
+     .plain = true},
+    {.name = "completion",
+     .args = "bash | zsh | fish",
+     .summary = "print a script that completes command lines in a shell",
+     .detail = "\nFor bash: source <(sosia completion bash)\n",
+     .min = 1,
+     .max = 1,
+     .missing = "for which shell: bash, zsh or fish?",
+     .run = cli_completion},
+    {.name = "help",
+     .args = "[VERB]",
+     .summary = "explain a verb",
+     .detail = "",
+     .max = 1,
+     .kind = CLI_ARG_VERB,
+     .run = cli_help},
     {.name = NULL},
 };
 
@@ -53,16 +202,31 @@ void cli_print_usage(FILE *out)
             "Runs virtual machines in an ordinary process: no KVM, no root, no kernel module.\n"
             "\nVerbs:\n");
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
-        fprintf(out, "  %-8s %s\n", v->name, v->summary);
+        fprintf(out, "  %-10s %s\n", v->name, v->summary);
     fprintf(out,
             "\n`sosia help VERB` explains one. Manuals: sosia(1), sosia-disk(1), sosia.yaml(5).\n");
+}
+
+static void print_option(FILE *out, const struct cli_option *o)
+{
+    char left[64];
+    snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : "", o->letter ? o->letter : ' ',
+             o->letter ? ", " : "", o->name, o->value ? " " : "", o->value ? o->value : "");
+    const char *shown = o->letter ? left : left + 1;
+    fprintf(out, strlen(shown) > 17 ? "  %s\n                    %s\n" : "  %-17s %s\n", shown,
+            o->help);
 }
 
 void cli_print_verb(FILE *out, const struct cli_verb *v)
 {
     fprintf(out, "usage: sosia %s %s\n\n%s: %s.\n", v->name, v->args, v->name, v->summary);
     if (v->detail[0])
-        fprintf(out, "\n%s", v->detail);
+        fprintf(out, "%s%s", v->detail[0] == '\n' ? "" : "\n", v->detail);
+    if (v->opts)
+        fprintf(out, "\nOptions:\n");
+    for (int o = 0; o < CLI_OPTS; o++)
+        if (v->opts & CLI_OPT(o))
+            print_option(out, &cli_options[o]);
     if (v->list) {
         fprintf(out, "\nVerbs:\n");
         v->list(out);

@@ -11,7 +11,8 @@ import sys
 from tap import expect, expect_run, run_tests, sosia, write
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VERBS = ["run", "check", "spec", "disk", "help"]
+VERBS = ["create", "run", "ls", "info", "set", "edit", "spec", "check", "rename", "rm", "recover", "disk",
+         "completion", "help"]
 
 
 def no_verb(folder, prog):
@@ -43,7 +44,7 @@ def help_of_each_verb(folder, prog):
         expect(sosia(prog, verb, "--help").out == text.out, verb)
     expect_run(sosia(prog, "help", "run"), 0, out="Ctrl-A x")
     expect_run(sosia(prog, "help", "nope"), 2, out="", err='unknown verb "nope"')
-    expect_run(sosia(prog, "help", "run", "check"), 2, out="", err="one verb")
+    expect_run(sosia(prog, "help", "run", "check"), 2, out="", err='unexpected argument "check"')
 
 
 def unknown_verb(folder, prog):
@@ -136,11 +137,14 @@ def full_output(folder, prog):
 
 
 def manual_of_verbs(folder, prog):
-    """sosia(1) documents each verb and exit code"""
+    """sosia(1) documents each verb, its options, and each exit code"""
     manual = (ROOT / "man" / "sosia.1").read_text()
     for verb in VERBS:
         expect(f"\n.It Cm {verb}" in manual, verb)
-    for code in (0, 1, 2, 6):
+        options = re.findall(r"^  (?:-\w, )?--([\w-]+)", sosia(prog, "help", verb).out, re.M)
+        for option in options:
+            expect(f"Fl -{option}" in manual, verb, option)
+    for code in range(9):
         expect(f"\n.It {code}\n" in manual, code)
 
 

@@ -1,0 +1,140 @@
+/* status.c - see status.h. */
+#define _GNU_SOURCE
+#include "catalog/status.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/lock.h"
+#include "catalog/store.h"
+
+#define MAX_RECORD 65536
+#define LAST_WORDS "sosia: ended by signal"
+
+const char *const vm_run_words[] = {"stopped", "starting", "running", "paused", "crashed"};
+
+static void boot_id(char out[40])
+{
+    CLEANUP_FCLOSE FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (!f || !fgets(out, 40, f))
+        out[0] = 0;
+    out[strcspn(out, "\n")] = 0;
+}
+
+/* What a VMM that a signal ended wrote last in its log. */
+static void last_words(int dir, char *out, size_t size)
+{
+    char tail[512] = "";
+    CLEANUP_CLOSE int fd = openat(dir, "logs/vmm.log", O_RDONLY | O_CLOEXEC);
+    off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+    if (end <= 0)
+        return;
+    off_t from = end > (off_t)sizeof tail - 1 ? end - ((off_t)sizeof tail - 1) : 0;
+    ssize_t n = pread(fd, tail, sizeof tail - 1, from);
+    tail[n > 0 ? n : 0] = 0;
+    char *words = NULL;
+    for (char *p = tail; (p = strstr(p, LAST_WORDS)); p++)
+        words = p;
+    if (!words)
+        return;
+    words[strcspn(words, "\n")] = 0;
+    snprintf(out, size, "%s", words + strlen("sosia: "));
+}
+
+static void copy_text(char *out, size_t size, const json_t *v)
+{
+    const char *s = json_string_value(v);
+    snprintf(out, size, "%s", s ? s : "");
+}
+
+static void why_gone(int dir, const json_t *o, struct vm_status *s)
+{
+    char now[40];
+    boot_id(now);
+    const char *then = json_string_value(json_object_get(o, "boot"));
+    if (then && now[0] && strcmp(then, now) != 0) {
+        snprintf(s->reason, sizeof s->reason, "the host went down while it ran");
+        return;
+    }
+    last_words(dir, s->reason, sizeof s->reason);
+    if (!s->reason[0])
+        snprintf(s->reason, sizeof s->reason,
+                 "its process (%d) was killed: by SIGKILL, or for want of memory", s->pid);
+}
+
+static void read_record(int dir, struct vm_status *s)
+{
+    CLEANUP_FREE char *text = NULL;
+    size_t len;
+    struct error unused;
+    if (store_read(dir, VM_RUN_FILE, MAX_RECORD, &text, &len, &unused))
+        return;
+    json_t *o = json_loadb(text, len, 0, NULL);
+    s->pid = (int)json_integer_value(json_object_get(o, "pid"));
+    s->started = json_integer_value(json_object_get(o, "started"));
+    s->ended = json_integer_value(json_object_get(o, "ended"));
+    copy_text(s->engine, sizeof s->engine, json_object_get(o, "engine"));
+    copy_text(s->reason, sizeof s->reason, json_object_get(o, "reason"));
+    const char *outcome = json_string_value(json_object_get(o, "outcome"));
+    if (!vm_is_alive(s)) {
+        s->run = outcome && strcmp(outcome, "off") == 0 ? VM_STOPPED : VM_CRASHED;
+        if (!outcome)
+            why_gone(dir, o, s);
+    }
+    json_decref(o);
+}
+
+void vm_status_read(const struct vm *vm, struct vm_status *s)
+{
+    *s = (struct vm_status){.run = VM_STOPPED};
+    if (vm_lock_held(vm->lock, VM_LOCK_ALIVE))
+        s->run = !vm_lock_held(vm->lock, VM_LOCK_READY)   ? VM_STARTING
+                 : vm_lock_held(vm->lock, VM_LOCK_PAUSED) ? VM_PAUSED
+                                                          : VM_RUNNING;
+    read_record(vm->dir, s);
+}
+
+/* In place: the sandbox lets nobody make a file. A reader that meets half of it sees a crash for an
+ * instant, as does one that comes too late for the lock. */
+static void put_record(const struct vm_record *r, const char *outcome, const char *reason)
+{
+    json_t *o = json_pack("{s:i, s:i, s:s, s:I, s:s, s:s*, s:s*}", "version", 1, "pid",
+                          (int)getpid(), "boot", r->boot, "started", (json_int_t)r->started,
+                          "engine", r->engine, "outcome", outcome, "reason", reason);
+    if (outcome)
+        json_object_set_new(o, "ended", json_integer((json_int_t)time(NULL)));
+    CLEANUP_FREE char *text = json_dumps(o, JSON_PRESERVE_ORDER);
+    json_decref(o);
+    if (!text)
+        return;
+    size_t len = strlen(text);
+    if (pwrite(r->fd, text, len, 0) == (ssize_t)len && ftruncate(r->fd, (off_t)len) == 0)
+        fdatasync(r->fd);
+}
+
+int vm_record_begin(struct vm_record *r, int dir, const char *engine, struct error *e)
+{
+    char path[STORE_PATH];
+    *r = (struct vm_record){.started = (int64_t)time(NULL)};
+    boot_id(r->boot);
+    snprintf(r->engine, sizeof r->engine, "%s", engine);
+    r->fd = openat(dir, VM_RUN_FILE, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (r->fd < 0)
+        return error_file(e, errno, "%s: cannot write it", store_path(dir, VM_RUN_FILE, path));
+    put_record(r, NULL, NULL);
+    return 0;
+}
+
+void vm_record_end(struct vm_record *r, const char *outcome, const char *reason)
+{
+    put_record(r, outcome, reason);
+    close(r->fd);
+    r->fd = -1;
+}

@@ -1,0 +1,46 @@
+/*
+ * status.h - whether a VM runs, since when, and how its last run ended.
+ *
+ * That it runs is told by locks (lock.h). run.json adds what locks cannot say: it is written by the
+ * VMM when it starts and once more when it ends. A run.json without an end and no lock held means
+ * that the VMM died.
+ */
+#ifndef SOSIA_CATALOG_STATUS_H
+#define SOSIA_CATALOG_STATUS_H
+
+#include "catalog/catalog.h"
+
+#define VM_RUN_FILE "run.json"
+
+enum vm_run { VM_STOPPED, VM_STARTING, VM_RUNNING, VM_PAUSED, VM_CRASHED };
+extern const char *const vm_run_words[]; /* "stopped" ... */
+
+struct vm_status {
+    enum vm_run run;
+    int pid;                /* of the VMM, or of the last one; 0: it has never run */
+    int64_t started, ended; /* seconds since 1970; 0: not known */
+    char engine[16];        /* at the start */
+    char reason[256];       /* how the last run ended */
+};
+
+static inline bool vm_is_alive(const struct vm_status *s)
+{
+    return s->run == VM_STARTING || s->run == VM_RUNNING || s->run == VM_PAUSED;
+}
+
+/* Cannot fail: what cannot be read is not known. */
+void vm_status_read(const struct vm *vm, struct vm_status *s);
+
+/* ---- for the VMM ---- */
+
+struct vm_record {
+    int fd;
+    int64_t started;
+    char engine[16], boot[40];
+};
+/* Writes that it starts; the descriptor stays open for the end. ERR_PERM, ERR_IO. */
+int vm_record_begin(struct vm_record *r, int dir, const char *engine, struct error *e);
+/* `outcome`: "off" or "failed". */
+void vm_record_end(struct vm_record *r, const char *outcome, const char *reason);
+
+#endif

@@ -1,0 +1,97 @@
+/* vms.c - see vms.h. */
+#include "cli/vms.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+int vms_open(struct catalog *c, const char *ref, enum vm_find how, struct vm *vm, struct error *e)
+{
+    int rc = catalog_open(c, false, e);
+    if (rc)
+        return rc;
+    rc = catalog_find(c, ref, how, vm, e);
+    if (rc)
+        catalog_close(c);
+    return rc;
+}
+
+json_t *vms_json(const struct vm *vm)
+{
+    struct vm_status status;
+    struct vm_state state;
+    struct error unused;
+    vm_status_read(vm, &status);
+    bool known = vm_state_load(vm->dir, &state, &unused) == 0;
+    json_t *o = json_pack("{s:o, s:s?, s:s}", "name", cli_json_text(vm->name), "uuid",
+                          known ? state.uuid : NULL, "state", vm_run_words[status.run]);
+    if (known)
+        vm_state_fini(&state);
+    return o;
+}
+
+int vms_done(const struct cli_args *a, const struct vm *vm, struct error *e, const char *fmt, ...)
+{
+    va_list ap;
+    if (cli_has(a, CLI_JSON))
+        return cli_print_json(vms_json(vm), e);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return 0;
+}
+
+const char *vms_age(char out[32], int64_t s)
+{
+    static const struct {
+        int64_t from, unit;
+        const char *name;
+    } steps[] = {{2 * 86400, 86400, "days"}, {2 * 3600, 3600, "h"}, {120, 60, "min"}, {0, 1, "s"}};
+    if (s < 0)
+        s = 0;
+    for (unsigned i = 0; i < ARRAY_LEN(steps); i++)
+        if (s >= steps[i].from) {
+            snprintf(out, 32, "%lld %s", (long long)(s / steps[i].unit), steps[i].name);
+            break;
+        }
+    return out;
+}
+
+void table_add(struct table *t, const char *text)
+{
+    if (t->n == t->cap) {
+        size_t cap = t->cap ? t->cap * 2 : 64;
+        char **grown = realloc(t->cell, cap * sizeof *grown);
+        if (!grown) {
+            t->failed = true;
+            return;
+        }
+        t->cell = grown;
+        t->cap = cap;
+    }
+    char *copy = strdup(text);
+    t->failed |= !copy;
+    if (!copy)
+        return;
+    for (char *c = copy; *c; c++) /* not for the terminal to obey */
+        if ((unsigned char)*c < 32 || *c == 127)
+            *c = '?';
+    t->cell[t->n++] = copy;
+}
+
+void table_print(struct table *t)
+{
+    size_t width[TABLE_COLUMNS] = {0};
+    for (size_t i = 0; i < t->n; i++)
+        width[i % t->columns] = max_u64(width[i % t->columns], strlen(t->cell[i]));
+    for (size_t i = 0; i < t->n; i++) {
+        if (i % t->columns == t->columns - 1)
+            printf("%s\n", t->cell[i]);
+        else
+            printf("%-*s  ", (int)width[i % t->columns], t->cell[i]);
+        free(t->cell[i]);
+    }
+    free(t->cell);
+    *t = (struct table){.columns = t->columns};
+}
