@@ -77,14 +77,15 @@ static int write_packed(const struct job *j, const uint8_t *buf, uint64_t at, ui
     return rc;
 }
 
-/* Whether data at `at` is to be compressed; *len: of it, whole clusters. */
+/* Whether data at `at` is to be compressed; *len: of it, whole clusters of `to`, whose last one may
+ * be a part. */
 static bool packs(const struct job *j, const struct node_extent *x, uint64_t at, uint64_t *len)
 {
     if (!j->c->compress && !(x->compressed && j->c->from->granularity == j->cluster))
         return false;
     if (!j->c->format || !j->c->format->write_compressed || j->cluster < 2 || at % j->cluster)
         return false;
-    uint64_t whole = at + *len == j->size ? *len : *len - *len % j->cluster;
+    uint64_t whole = at + *len == node_size(j->c->to) ? *len : *len - *len % j->cluster;
     if (whole)
         *len = whole;
     return whole > 0;

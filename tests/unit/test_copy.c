@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "block/copy.h"
+#include "block/format/formats.h"
+#include "block/format/qcow2.h"
 #include "block/io/file.h"
 #include "block/layer/fault.h"
 
@@ -123,6 +125,38 @@ static void ends_early(void **state)
     node_close(small);
 }
 
+/* A qcow2 image in clusters of 4 KiB. */
+static struct node *make_qcow2(const char *name, uint64_t size)
+{
+    const char *value[QCOW2_OPTIONS] = {[QCOW2_OPT_CLUSTER_SIZE] = "4096"};
+    struct node *n = NULL, *file = make(name, 0);
+    if (format_qcow2.create(file, &(struct format_create){.size = size, .value = value}, &e) ||
+        format_qcow2.open(file, &(struct format_open){.path = name}, &n, &e))
+        fail_msg("%s", e.msg);
+    return n;
+}
+
+/* The last cluster, compressed, is a part of one; in a larger image it would be a whole one. */
+static void packed_end(void **state)
+{
+    const uint64_t size = 3 * 4096 - 1024;
+    struct node *from = make_qcow2("from", size), *to = make_qcow2("to", 5 * 4096);
+    struct copy c = {.from = from, .to = to, .overlay = true, .format = &format_qcow2};
+    memset(pattern, 0xaa, size);
+    for (uint64_t at = 0; at < size; at += 4096)
+        assert_int_equal(format_qcow2.write_compressed(from, pattern, min_u64(4096, size - at), at),
+                         0);
+    memset(got, 0xee, 5 * 4096);
+    assert_int_equal(node_write(to, got, 5 * 4096, 0, 0), 0);
+    if (copy_run(&c, &e))
+        fail_msg("%s", e.msg);
+    assert_int_equal(node_read(to, got, 5 * 4096, 0), 0);
+    assert_memory_equal(got, pattern, size);
+    assert_int_equal(got[size], 0xee);
+    node_close(from);
+    node_close(to);
+}
+
 static int set_up(void **state)
 {
     return mkdtemp(dir) ? 0 : -1;
@@ -136,6 +170,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(copies), cmocka_unit_test(overlays),
-                                       cmocka_unit_test(failures), cmocka_unit_test(ends_early)};
+                                       cmocka_unit_test(failures), cmocka_unit_test(ends_early),
+                                       cmocka_unit_test(packed_end)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
