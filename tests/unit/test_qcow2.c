@@ -627,6 +627,61 @@ static void test_options(void **state)
     }
 }
 
+/* A raw data file is the disk: what a crash left in a cluster without an entry is read, so a write
+ * beside it must not take it away. */
+static void test_raw_data(void **state)
+{
+    const char *value[QCOW2_OPTIONS] = {
+        [QCOW2_OPT_DATA_FILE] = "data", [QCOW2_OPT_DATA_FILE_RAW] = "on"};
+    clear(&image);
+    clear(&base);
+    assert_int_equal(format_qcow2.create(
+                         &image.node, &(struct format_create){.size = MIB, .value = value}, NULL),
+                     0);
+    struct node *n = open_image();
+    memset(base.p + 70000, 7, 5000);
+    expect(n, 70000, 5000, 7);
+    fill(n, 80000, 512, 8);
+    fill(n, 66048, 512, 9);
+    expect(n, 66048, 512, 9);
+    expect(n, 70000, 5000, 7);
+    expect(n, 80000, 512, 8);
+    node_close(n);
+    check_clean();
+}
+
+static int mem_resize(struct node *n, uint64_t size, struct error *e)
+{
+    if (size < n->size)
+        memset(mem_of(n)->p + size, 0, n->size - size);
+    n->size = size;
+    return 0;
+}
+
+/* A crash may leave a raw data file longer than the disk; what grows over it is zeroes. */
+static void test_raw_data_grows(void **state)
+{
+    const char *value[QCOW2_OPTIONS] = {
+        [QCOW2_OPT_DATA_FILE] = "data", [QCOW2_OPT_DATA_FILE_RAW] = "on"};
+    struct node_ops ops = mem_ops;
+    ops.resize = mem_resize;
+    clear(&image);
+    clear(&base);
+    assert_int_equal(format_qcow2.create(
+                         &image.node, &(struct format_create){.size = MIB, .value = value}, NULL),
+                     0);
+    base.node.ops = &ops;
+    base.node.size = 3 * MIB;
+    memset(base.p, 7, 3 * MIB);
+    struct node *n = open_image();
+    assert_int_equal(node_resize(n, 2 * MIB, NULL), 0);
+    expect(n, 0, MIB, 7);
+    expect(n, MIB, MIB, 0);
+    node_close(n);
+    check_clean();
+    clear(&base);
+}
+
 static int setup(void **state)
 {
     image.p = malloc(ROOM);
@@ -646,15 +701,16 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_thin),          cmocka_unit_test(test_places),
-        cmocka_unit_test(test_packed_places), cmocka_unit_test(test_packing),
-        cmocka_unit_test(test_unwritten),     cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_fresh),         cmocka_unit_test(test_flushes),
-        cmocka_unit_test(test_growth),        cmocka_unit_test(test_overlay_grows),
-        cmocka_unit_test(test_failures),      cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_features),      cmocka_unit_test(test_lazy),
-        cmocka_unit_test(test_overlap),       cmocka_unit_test(test_info),
-        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_thin),           cmocka_unit_test(test_places),
+        cmocka_unit_test(test_packed_places),  cmocka_unit_test(test_packing),
+        cmocka_unit_test(test_unwritten),      cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_fresh),          cmocka_unit_test(test_flushes),
+        cmocka_unit_test(test_growth),         cmocka_unit_test(test_overlay_grows),
+        cmocka_unit_test(test_failures),       cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_features),       cmocka_unit_test(test_lazy),
+        cmocka_unit_test(test_overlap),        cmocka_unit_test(test_info),
+        cmocka_unit_test(test_options),        cmocka_unit_test(test_raw_data),
+        cmocka_unit_test(test_raw_data_grows),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

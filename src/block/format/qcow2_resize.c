@@ -153,7 +153,10 @@ int qcow2_resize(struct node *n, uint64_t size, struct error *e)
         return error_errno(e, ERR_IO, -rc, "cannot write the image");
     if (qcow2_external(q) && q->data->ops->resize && (size > old || q->raw_data)) {
         rc = size < old ? set_size(q, size) : 0;
-        if (!rc && node_resize(q->data, size, e))
+        /* What lies beyond the disk's end, as after a shrinking that a crash cut short, goes first.
+         */
+        bool longer = size > old && q->raw_data && node_size(q->data) > old;
+        if (!rc && ((longer && node_resize(q->data, old, e)) || node_resize(q->data, size, e)))
             return error_prefix(e, "data file");
     }
     if (!rc)

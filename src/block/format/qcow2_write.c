@@ -170,10 +170,13 @@ static int sees_zeroes(struct qcow2 *q, uint64_t offset, uint64_t len, bool *zer
 }
 
 /* What has to be copied around the caller's bytes: to the bounds of subclusters, or of the cluster
- * if it moves with data in it. */
+ * if it moves with data in it. Nothing in a raw data file: it is what the guest reads, even where
+ * a crash kept bytes whose entry it lost. */
 static int plan_copies(struct qcow2 *q, struct step *s, const struct qcow2_entry *first,
                        const struct qcow2_entry *last)
 {
+    if (q->raw_data)
+        return 0;
     uint64_t sub = 1ull << q->sub_bits, end = s->offset + s->len;
     uint64_t h = has_data(q, first) && !s->reuse ? q->cluster : sub;
     uint64_t t = has_data(q, last) && !s->reuse ? q->cluster : sub;
