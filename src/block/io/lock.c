@@ -4,6 +4,9 @@
  * The kernel tells no process for a lock that belongs to an open file description: F_OFD_GETLK and
  * /proc/locks say -1. But /proc/PID/fdinfo/FD shows the locks of each description that a process
  * has open, so the holder is found among the processes that we may look at.
+ *
+ * io_uring lets go of the files, and so of the locks, of a killed process some time after it is
+ * gone. A lock that no process seems to hold is therefore waited for.
  */
 #define _GNU_SOURCE
 #include "block/io/lock.h"
@@ -16,12 +19,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 
 #define MAX_LOOKS 200000 /* at descriptors, in search of the holder: a second or so */
+#define WAIT_MS   10     /* for a lock that nobody holds */
+#define MAX_WAITS 200
 
 static void cleanup_dir(DIR **d)
 {
@@ -71,8 +77,9 @@ static void name_process(const char *pid, char *out, size_t size)
     snprintf(out, size, "process %.15s (%s)", pid, name);
 }
 
-/* Finds a process that has the file locked, ourselves last: we, too, may have it open, unlocked. */
-static void find_holder(int fd, struct flock *fl, char *out, size_t size)
+/* Finds a process that has the file locked, ourselves last: we, too, may have it open, unlocked.
+ * False: there seems to be none. */
+static bool find_holder(int fd, struct flock *fl, char *out, size_t size)
 {
     struct stat file;
     unsigned looks = MAX_LOOKS;
@@ -82,34 +89,42 @@ static void find_holder(int fd, struct flock *fl, char *out, size_t size)
     if (fcntl(fd, F_OFD_GETLK, fl) == 0 && fl->l_type != F_UNLCK && fl->l_pid > 0) {
         snprintf(pid, sizeof pid, "%d", (int)fl->l_pid);
         name_process(pid, out, size);
-        return;
+        return true;
     }
     if (fstat(fd, &file) < 0)
-        return;
+        return false;
     CLEANUP_DIR DIR *d = opendir("/proc");
     for (struct dirent *p; d && (p = readdir(d));) {
         if (!isdigit((unsigned char)p->d_name[0]) || strcmp(p->d_name, self) == 0 ||
             !process_holds(p->d_name, &file, &looks))
             continue;
         name_process(p->d_name, out, size);
-        return;
+        return true;
     }
-    if (process_holds(self, &file, &looks))
-        snprintf(out, size, "another disk of this VM");
+    if (!process_holds(self, &file, &looks))
+        return false;
+    snprintf(out, size, "another disk of this VM");
+    return true;
 }
 
 int lock_take(const char *path, int fd, bool shared, struct error *e)
 {
     struct flock fl = {.l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
     char who[128];
-    if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
-        return 0;
-    if (errno != EAGAIN && errno != EACCES) {
-        log_warn("%s: cannot lock it (%s): nothing stops a second VM from using it too", path,
-                 strerror(errno));
-        return 0;
+    for (unsigned waits = 0;; waits++) {
+        if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
+            return 0;
+        if (errno != EAGAIN && errno != EACCES) {
+            log_warn("%s: cannot lock it (%s): nothing stops a second VM from using it too", path,
+                     strerror(errno));
+            return 0;
+        }
+        if (find_holder(fd, &(struct flock){.l_type = fl.l_type, .l_whence = SEEK_SET}, who,
+                        sizeof who) ||
+            waits == MAX_WAITS)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = WAIT_MS * 1000000}, NULL);
     }
-    find_holder(fd, &fl, who, sizeof who);
     return error_set(e, ERR_BUSY,
                      "%s: %s uses it%s; two writers would destroy its contents. Stop the other "
                      "one, or give each its own copy",
