@@ -3,6 +3,8 @@
 #   make run     everything for a first look: packages, build, demo guest, and the guest runs here
 #   make check   everything for a change: packages, two builds (one with sanitizers), every test
 #   make check-long   the same with guests in every variant, not in samples: an hour or more
+#   make crash   power cuts and kill -9, more than two thousand of them, at random moments of all that is
+#                done with disk images: some minutes (make check has 240)
 #   make fuzz     looks for new failures with libFuzzer, 10 minutes a target (FUZZ=seconds)
 #   make bench   how fast the engine interp is, against Bochs and this machine
 #   make bench-jit   how fast the engine jit is, against QEMU's TCG and this machine: half an hour;
@@ -12,7 +14,7 @@ BUILD := build
 FUZZ := 600
 BENCH :=
 
-.PHONY: all run check check-long fuzz bench bench-jit bench-smp setup clean
+.PHONY: all run check check-long crash fuzz bench bench-jit bench-smp setup clean
 all: $(BUILD)/build.ninja
 	meson compile -C $(BUILD)
 
@@ -33,6 +35,10 @@ check: setup
 
 check-long: setup
 	@tests/check.py --long
+
+crash: setup
+	@$(MAKE) --no-print-directory all
+	SOSIA_TEST_LONG=1 $(BUILD)/tests/crash/crash $(BUILD)/sosia 2>$(BUILD)/crash.log
 
 fuzz: setup
 	@tests/fuzz/run.sh $(FUZZ)
