@@ -46,6 +46,14 @@ void vclock_resume(struct vclock *c)
     atomic_store(&c->running, 1);
 }
 
+void vclock_advance(struct vclock *c, ns_t n)
+{
+    if (atomic_load(&c->running))
+        atomic_fetch_add(&c->offset, n);
+    else
+        atomic_fetch_add(&c->frozen, n);
+}
+
 ns_t vclock_now(struct vclock *c)
 {
     if (!atomic_load_explicit(&c->running, memory_order_acquire))

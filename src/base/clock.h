@@ -25,10 +25,11 @@ struct vclock {
 
 void vclock_init(struct vclock *c);        /* host-driven, starts at 0, running */
 void vclock_init_manual(struct vclock *c); /* stands at 0 */
-void vclock_set(struct vclock *c, ns_t t); /* manual clocks only */
+void vclock_set(struct vclock *c, ns_t t); /* manual or paused clocks only */
 void vclock_pause(struct vclock *c);
 void vclock_resume(struct vclock *c);
-ns_t vclock_now(struct vclock *c); /* monotonic; callable from any thread */
+void vclock_advance(struct vclock *c, ns_t n); /* n nanoseconds pass at once; n >= 0 */
+ns_t vclock_now(struct vclock *c);             /* monotonic; callable from any thread */
 /* What the host's calendar shows now less vclock_now(): UTC in nanoseconds since 1970 at VM time 0,
  * had the clock never been paused. Any thread. */
 int64_t vclock_epoch(struct vclock *c);

@@ -39,6 +39,7 @@ static void key_quit(struct char_terminal *t);
 static void key_power(struct char_terminal *t);
 static void key_screen(struct char_terminal *t);
 static void key_engine(struct char_terminal *t);
+static void key_save(struct char_terminal *t);
 static void key_help(struct char_terminal *t);
 static void key_escape(struct char_terminal *t);
 
@@ -52,6 +53,7 @@ static const struct {
     {'p', "p", "press the power button: asks the guest to shut down", key_power},
     {'s', "s", "show the guest's text screen", key_screen},
     {'e', "e", "go on with another engine", key_engine},
+    {'z', "z", "save the VM's state to the file of --save, and leave", key_save},
     {'h', "h", "this list", key_help},
     {ESCAPE, "Ctrl-A", "send Ctrl-A to the guest", key_escape},
 };
@@ -85,6 +87,12 @@ static void key_engine(struct char_terminal *t)
 {
     if (t->hooks.engine)
         t->hooks.engine(t->hooks.arg);
+}
+
+static void key_save(struct char_terminal *t)
+{
+    if (t->hooks.save)
+        t->hooks.save(t->hooks.arg);
 }
 
 static void key_help(struct char_terminal *t)

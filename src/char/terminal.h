@@ -22,6 +22,7 @@ struct char_terminal_hooks {
     /* Ctrl-A s: fills in the guest's text screen, lines that end with '\n', NUL-terminated. */
     void (*screen)(void *arg, char *buf, size_t size);
     void (*engine)(void *arg); /* Ctrl-A e: another engine */
+    void (*save)(void *arg);   /* Ctrl-A z: save the state, and leave */
     void *arg;
 };
 

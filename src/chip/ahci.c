@@ -198,3 +198,11 @@ void ahci_attach_cdrom(struct ahci *h, unsigned port, struct blk *blk, const cha
     ahci_port_reset(p);
     ahci_port_ready(p);
 }
+
+static const struct field fields[] = {
+    FIELD_NONE(struct ahci, mem),           FIELD_NONE(struct ahci, irq),
+    FIELD(struct ahci, ghc, .max = GHC_IE), FIELD(struct ahci, is),
+    FIELD_NONE(struct ahci, dma), /* of the bus: ahci_pci.c */
+    FIELD_NONE(struct ahci, resetting),     FIELD_STRUCTS(struct ahci, port, ahci_port_fields),
+};
+const struct field_table ahci_fields = FIELD_TABLE(struct ahci, "ahci", fields);

@@ -74,6 +74,7 @@ struct ahci {
 
 /* ERR_NOMEM. */
 int ahci_init(struct ahci *h, struct space *mem, struct pin irq, struct error *e);
+extern const struct field_table ahci_fields;
 void ahci_fini(struct ahci *h); /* after blk_close() of the disks */
 void ahci_power_on(struct ahci *h);
 

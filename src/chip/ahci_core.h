@@ -50,6 +50,7 @@ void ahci_drained(struct ahci *h);
 /* ---- ahci_port.c ---- */
 
 /* Connects the drives' core, which is ready, with the port. */
+extern const struct field_table ahci_port_fields;
 void ahci_port_init(struct ahci_port *p, struct ahci *h, unsigned n);
 uint32_t ahci_port_read(struct ahci_port *p, unsigned reg);
 void ahci_port_write(struct ahci_port *p, unsigned reg, uint32_t val);

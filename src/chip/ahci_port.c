@@ -436,3 +436,32 @@ void ahci_port_init(struct ahci_port *p, struct ahci *h, unsigned n)
     p->ide.dma = (struct ide_dma){move, p};
     p->ide.link = (struct ide_link){ended, p};
 }
+
+static const struct field fields[] = {
+    FIELD_NONE(struct ahci_port, hba),
+    FIELD_NONE(struct ahci_port, n),
+    FIELD_STRUCT(struct ahci_port, ide, ide_fields),
+    FIELD(struct ahci_port, clb),
+    FIELD(struct ahci_port, fb),
+    FIELD(struct ahci_port, is),
+    FIELD(struct ahci_port, ie),
+    FIELD(struct ahci_port, cmd, .max = CMD_WRITABLE),
+    FIELD(struct ahci_port, sctl, .max = 0xfff),
+    FIELD(struct ahci_port, serr),
+    FIELD(struct ahci_port, sact),
+    FIELD(struct ahci_port, ci),
+    FIELD_NONE(
+        struct ahci_port,
+        slot), /* no command is in progress when the state is saved: what can be done has been */
+    FIELD(struct ahci_port, last, .max = AHCI_SLOTS - 1),
+    FIELD(struct ahci_port, stalled),
+    FIELD_NONE(struct ahci_port, running),
+    FIELD(struct ahci_port, srst),
+    FIELD(struct ahci_port, offline),
+    FIELD_NONE(struct ahci_port, packet),
+    FIELD_NONE(struct ahci_port, table),
+    FIELD_NONE(struct ahci_port, list),
+    FIELD_NONE(struct ahci_port, ncq),
+    FIELD_NONE(struct ahci_port, inflight),
+};
+const struct field_table ahci_port_fields = FIELD_TABLE(struct ahci_port, "ahci_port", fields);

@@ -106,3 +106,18 @@ void apic_bus_broadcast_eoi(struct apic_bus *b, uint8_t vector)
     if (b->eoi)
         b->eoi(b->eoi_ctx, vector);
 }
+
+static int post_load(void *dev, struct error *e)
+{
+    const struct apic_bus *b = dev;
+    return b->turn < b->nlapic ? 0 : error_set(e, ERR_FORMAT, "turn: there is no such APIC");
+}
+
+static const struct field fields[] = {
+    FIELD_NONE(struct apic_bus, lapic),   FIELD_NONE(struct apic_bus, nlapic),
+    FIELD(struct apic_bus, turn),         FIELD_NONE(struct apic_bus, eoi),
+    FIELD_NONE(struct apic_bus, eoi_ctx), FIELD_NONE(struct apic_bus, pic_ack),
+    FIELD_NONE(struct apic_bus, pic_ctx),
+};
+const struct field_table apic_bus_fields =
+    FIELD_TABLE(struct apic_bus, "apic_bus", fields, .post_load = post_load);

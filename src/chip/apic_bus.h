@@ -8,7 +8,7 @@
 #ifndef SOSIA_CHIP_APIC_BUS_H
 #define SOSIA_CHIP_APIC_BUS_H
 
-#include "base/error.h"
+#include "base/field.h"
 #include "base/types.h"
 
 #define APIC_BUS_MAX_CPUS 32
@@ -45,6 +45,8 @@ struct apic_bus {
     int (*pic_ack)(void *ctx);
     void *pic_ctx;
 };
+
+extern const struct field_table apic_bus_fields;
 
 void apic_bus_init(struct apic_bus *b);
 

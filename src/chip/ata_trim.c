@@ -45,7 +45,7 @@ static void step(struct ide_channel *ch)
     ide_finish(ch);
 }
 
-static void ranges_here(struct ide_channel *ch)
+void ata_trim_ranges(struct ide_channel *ch)
 {
     const struct ide_drive *d = ch->active;
     uint64_t sectors = min_u64(d->sectors, d->blk->size / IDE_SECTOR);
@@ -64,6 +64,6 @@ void ata_trim(struct ide_channel *ch, uint32_t blocks)
     ch->trim_next = 0;
     ch->trim_end = blocks * IDE_SECTOR / RANGE_LEN;
     ch->xfer.block = IDE_SECTOR;
-    ch->xfer.done = ranges_here;
+    ch->xfer.done = ata_trim_ranges;
     ide_xfer_take(ch, blocks * IDE_SECTOR);
 }

@@ -37,7 +37,7 @@ struct packet_op {
 
 /* ---- the end of a packet ---- */
 
-static void packet_done(struct ide_channel *ch)
+void atapi_packet_done(struct ide_channel *ch)
 {
     ch->active->reg[IDE_COUNT][0] = IR_CD | IR_IO;
     ide_finish(ch);
@@ -90,13 +90,13 @@ static void data_in(struct ide_channel *ch, uint64_t total)
 {
     ch->xfer.dir = IDE_IN;
     ch->xfer.block = block_limit(ch->active, total);
-    ch->xfer.done = packet_done;
+    ch->xfer.done = atapi_packet_done;
 }
 
 static void reply(struct ide_channel *ch, uint32_t len)
 {
     if (!len) {
-        packet_done(ch);
+        atapi_packet_done(ch);
         return;
     }
     data_in(ch, len);
@@ -111,7 +111,7 @@ static void read_sectors(struct ide_channel *ch, uint32_t lba, uint32_t count)
         return;
     }
     if (!count) {
-        packet_done(ch);
+        atapi_packet_done(ch);
         return;
     }
     data_in(ch, len);
@@ -142,13 +142,13 @@ static void read_cd(struct ide_channel *ch, const uint8_t *cdb)
 
 static void succeed(struct ide_channel *ch, const uint8_t *cdb)
 {
-    packet_done(ch);
+    atapi_packet_done(ch);
 }
 
 static void seek(struct ide_channel *ch, const uint8_t *cdb)
 {
     if (load_be32(cdb + 2) < atapi_sectors(ch->active))
-        packet_done(ch);
+        atapi_packet_done(ch);
     else
         check_condition(ch, KEY_ILLEGAL_REQUEST, 0x21, 0x00);
 }
@@ -156,7 +156,7 @@ static void seek(struct ide_channel *ch, const uint8_t *cdb)
 static void prevent_allow(struct ide_channel *ch, const uint8_t *cdb)
 {
     ch->active->cd.locked = cdb[4] & 1;
-    packet_done(ch);
+    atapi_packet_done(ch);
 }
 
 static void start_stop(struct ide_channel *ch, const uint8_t *cdb)
@@ -165,7 +165,7 @@ static void start_stop(struct ide_channel *ch, const uint8_t *cdb)
     if (sense)
         refuse(ch, sense);
     else
-        packet_done(ch);
+        atapi_packet_done(ch);
 }
 
 /* ---- dispatch ---- */
@@ -209,7 +209,7 @@ static void build_reply(struct ide_channel *ch, const struct packet_op *op, cons
     reply(ch, len);
 }
 
-static void run_packet(struct ide_channel *ch)
+void atapi_run_packet(struct ide_channel *ch)
 {
     struct ide_drive *d = ch->active;
     uint8_t cdb[PACKET_SIZE];
@@ -245,7 +245,7 @@ void atapi_packet(struct ide_channel *ch)
         .dir = IDE_OUT,
         .quiet = true,
         .block = PACKET_SIZE,
-        .done = run_packet,
+        .done = atapi_run_packet,
     };
     d->reg[IDE_COUNT][0] = IR_CD;
     ide_xfer_reply(ch, PACKET_SIZE);

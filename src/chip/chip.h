@@ -8,6 +8,7 @@
 #ifndef SOSIA_CHIP_CHIP_H
 #define SOSIA_CHIP_CHIP_H
 
+#include "base/field.h"
 #include "mem/space.h"
 
 struct chip_range {
@@ -20,6 +21,7 @@ struct chip_desc {
     const char *name;                /* the datasheet part, "i8259" */
     void (*reset)(void *dev);        /* to power-on state; pins are driven to their reset level */
     const struct chip_range *ranges; /* fixed addresses; ends with len == 0; NULL: wiring maps it */
+    const struct field_table *fields; /* the state; NULL: there is none */
 };
 
 #endif

@@ -53,5 +53,11 @@ static const struct io_ops debug_ops = {"debugport", 1, debug_read, debug_write}
 static const struct chip_range post_ranges[] = {{true, 0x80, 1, &post_ops}, {0}};
 static const struct chip_range debug_ranges[] = {{true, 0x402, 1, &debug_ops}, {0}};
 
-const struct chip_desc post_latch_desc = {"post", post_reset, post_ranges};
-const struct chip_desc debugport_desc = {"debugport", debug_reset, debug_ranges};
+static const struct field post_fields[] = {
+    FIELD(struct post_latch, code),
+};
+static const struct field_table post_table =
+    FIELD_TABLE(struct post_latch, "post_latch", post_fields);
+
+const struct chip_desc post_latch_desc = {"post", post_reset, post_ranges, &post_table};
+const struct chip_desc debugport_desc = {"debugport", debug_reset, debug_ranges, NULL};

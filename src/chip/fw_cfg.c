@@ -275,7 +275,43 @@ void fw_cfg_fini(struct fw_cfg *f)
 
 static const struct io_ops fw_cfg_ops = {"fw_cfg", 1 | 2 | 4, fw_cfg_read, fw_cfg_write};
 
+/* ---- state ---- */
+
+/* Which item is selected, by its key; the items are made anew from the spec. */
+#define NO_ITEM 0x10000u
+
+static uint64_t get_sel(const void *dev)
+{
+    const struct fw_cfg *f = dev;
+    return f->sel < 0 ? NO_ITEM : f->item[f->sel].key;
+}
+
+static bool set_sel(void *dev, uint64_t v)
+{
+    struct fw_cfg *f = dev;
+    f->sel = v < NO_ITEM ? find(f, (uint16_t)v) : -1;
+    return f->sel >= 0 || v == NO_ITEM;
+}
+
+static int post_load(void *dev, struct error *e)
+{
+    const struct fw_cfg *f = dev;
+    if (f->sel >= 0 && f->pos > f->item[f->sel].len)
+        return error_set(e, ERR_FORMAT, "pos: is beyond the end of the item");
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_NONE(struct fw_cfg, mem),   FIELD_NONE(struct fw_cfg, item),
+    FIELD_NONE(struct fw_cfg, nitem), FIELD_NONE(struct fw_cfg, nfile),
+    FIELD_NONE(struct fw_cfg, name),  FIELD_VALUE(struct fw_cfg, sel, get_sel, set_sel),
+    FIELD(struct fw_cfg, pos),        FIELD(struct fw_cfg, dma_high),
+};
+static const struct field_table table =
+    FIELD_TABLE(struct fw_cfg, "fw_cfg", fields, .post_load = post_load);
+
 const struct chip_desc fw_cfg_desc = {
+    .fields = &table,
     .name = "fw_cfg",
     .reset = reset,
     .ranges = (const struct chip_range[]){{true, PORT_BASE, 12, &fw_cfg_ops}, {.len = 0}},

@@ -323,8 +323,49 @@ void hpet_fini(struct hpet *h)
 
 static const struct io_ops hpet_ops = {"hpet", 4 | 8, hpet_read, hpet_write};
 
+/* ---- state ---- */
+
+/* What was due had been delivered when the state was saved. */
+static int post_load(void *dev, struct error *e)
+{
+    struct hpet *h = dev;
+    if (h->since < 0 || h->since > vclock_now(h->tq->clock))
+        return error_set(e, ERR_FORMAT, "since: is not within the life of the machine");
+    for (unsigned n = 0; n < HPET_TIMERS; n++) {
+        if (h->cmp[n].config & ~CMP_WRITABLE)
+            return error_set(e, ERR_FORMAT, "cmp[%u]: config: has unknown bits", n);
+        arm_after(&h->cmp[n], true);
+    }
+    return 0;
+}
+
+static const struct field cmp_fields[] = {
+    FIELD_NONE(struct hpet_comparator, hpet),
+    FIELD_NONE(struct hpet_comparator, timer), /* armed by the comparator */
+    FIELD(struct hpet_comparator, config),
+    FIELD(struct hpet_comparator, compare),
+    FIELD(struct hpet_comparator, period),
+};
+static const struct field_table cmp_table =
+    FIELD_TABLE(struct hpet_comparator, "hpet_comparator", cmp_fields);
+
+static const struct field fields[] = {
+    FIELD_NONE(struct hpet, tq),
+    FIELD_NONE(struct hpet, irq),
+    FIELD_NONE(struct hpet, legacy),
+    FIELD_NONE(struct hpet, legacy_on),
+    FIELD(struct hpet, config, .max = CONFIG_ENABLE | CONFIG_LEGACY),
+    FIELD(struct hpet, status, .max = (1u << HPET_TIMERS) - 1),
+    FIELD(struct hpet, counter),
+    FIELD(struct hpet, since),
+    FIELD_STRUCTS(struct hpet, cmp, cmp_table),
+};
+static const struct field_table table =
+    FIELD_TABLE(struct hpet, "hpet", fields, .post_load = post_load);
+
 const struct chip_desc hpet_desc = {
     .name = "hpet",
     .reset = hpet_reset,
+    .fields = &table,
     .ranges = (const struct chip_range[]){{false, HPET_BASE, HPET_SIZE, &hpet_ops}, {.len = 0}},
 };

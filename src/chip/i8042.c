@@ -315,4 +315,20 @@ static const struct chip_range ranges[] = {
     {0},
 };
 
-const struct chip_desc i8042_desc = {"i8042", i8042_reset, ranges};
+static const struct field fields[] = {
+    FIELD_STRUCT(struct i8042, kbd, ps2kbd_fields),
+    FIELD_STRUCT(struct i8042, mouse, ps2mouse_fields),
+    FIELD_ARRAY(struct i8042, ram),
+    FIELD(struct i8042, status),
+    FIELD(struct i8042, output),
+    FIELD(struct i8042, outport),
+    FIELD(struct i8042, command),
+    FIELD(struct i8042, break_prefix),
+    FIELD(struct i8042, reply),
+    FIELD(struct i8042, reply_aux),
+    FIELD(struct i8042, reply_byte),
+    FIELD_NONE(struct i8042, pins),
+};
+static const struct field_table table = FIELD_TABLE(struct i8042, "i8042", fields);
+
+const struct chip_desc i8042_desc = {"i8042", i8042_reset, ranges, &table};

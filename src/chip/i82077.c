@@ -437,4 +437,107 @@ static const struct chip_range ranges[] = {
     {0},
 };
 
-const struct chip_desc i82077_desc = {"i82077", i82077_reset, ranges};
+/* ---- state ---- */
+
+static int check_phase(const struct i82077 *f, struct error *e)
+{
+    const struct command *c = find_command(f->command[0]);
+    bool ok = false;
+    switch (f->phase) {
+    case I82077_COMMAND:
+        ok = !f->command_len || (c && f->command_need == c->len && f->command_len < c->len);
+        break;
+    case I82077_RESULT:
+        ok = !f->command_len && f->result_pos < f->result_len;
+        break;
+    case I82077_EXECUTE: /* no request is in flight, so the guest's data are awaited */
+        ok = !f->command_len && f->pio_pos < f->pio_len && f->pio_out == (f->x.op == I82077_READ) &&
+             f->x.op != I82077_VERIFY;
+        break;
+    }
+    return ok ? 0 : error_set(e, ERR_FORMAT, "phase: does not agree with what was transferred");
+}
+
+static int post_load(void *dev, struct error *e)
+{
+    struct i82077 *f = dev;
+    const struct i82077_transfer *x = &f->x;
+    i82077_data_loaded(f);
+    if (x->wrote && (x->drive >= ARRAY_LEN(f->drive) || !f->drive[x->drive].blk))
+        return error_set(e, ERR_FORMAT, "x: wrote: there is no such drive");
+    return check_phase(f, e);
+}
+
+static const struct field drive_fields[] = {
+    FIELD_NONE(struct i82077_drive, present),
+    FIELD_NONE(struct i82077_drive, blk),
+    FIELD_NONE(struct i82077_drive, geometry), /* of the medium */
+    FIELD(struct i82077_drive, track, .max = MAX_TRACK),
+    FIELD(struct i82077_drive, changed),
+};
+static const struct field_table drive_table =
+    FIELD_TABLE(struct i82077_drive, "i82077_drive", drive_fields);
+
+static const struct field transfer_fields[] = {
+    FIELD(struct i82077_transfer, op, .max = I82077_FORMAT),
+    FIELD(struct i82077_transfer, drive, .max = 3),
+    FIELD(struct i82077_transfer, head, .max = 1),
+    FIELD(struct i82077_transfer, c),
+    FIELD(struct i82077_transfer, h),
+    FIELD(struct i82077_transfer, r),
+    FIELD(struct i82077_transfer, n),
+    FIELD(struct i82077_transfer, eot),
+    FIELD(struct i82077_transfer, multi_track),
+    FIELD(struct i82077_transfer, deleted),
+    FIELD(struct i82077_transfer, counted),
+    FIELD(struct i82077_transfer, left, .max = 256),
+    FIELD(struct i82077_transfer, tc),
+    FIELD(struct i82077_transfer, wrote),
+    FIELD(struct i82077_transfer, filler),
+    FIELD(struct i82077_transfer, st0),
+    FIELD(struct i82077_transfer, st1),
+    FIELD(struct i82077_transfer, st2),
+};
+static const struct field_table transfer_table =
+    FIELD_TABLE(struct i82077_transfer, "i82077_transfer", transfer_fields);
+
+static const struct field fields[] = {
+    FIELD_STRUCTS(struct i82077, drive, drive_table),
+    FIELD_NONE(struct i82077, dma),
+    FIELD_NONE(struct i82077, irq),
+    FIELD(struct i82077, dor),
+    FIELD(struct i82077, tdr),
+    FIELD(struct i82077, rate, .max = 3),
+    FIELD(struct i82077, interrupt),
+    FIELD(struct i82077, srt_hut),
+    FIELD(struct i82077, hlt_nd),
+    FIELD(struct i82077, config),
+    FIELD(struct i82077, precomp),
+    FIELD(struct i82077, perpendicular),
+    FIELD(struct i82077, lock),
+    FIELD_ARRAY(struct i82077, pcn),
+    FIELD(struct i82077, reset_sense, .max = 4),
+    FIELD(struct i82077, seek_busy, .max = 15),
+    FIELD_ARRAY(struct i82077, seek_st0),
+    FIELD(struct i82077, phase, .max = I82077_RESULT),
+    FIELD_ARRAY(struct i82077, command),
+    FIELD_ARRAY(struct i82077, result),
+    FIELD(struct i82077, command_len, .max = 8),
+    FIELD(struct i82077, command_need, .max = 9),
+    FIELD(struct i82077, result_pos, .max = 10),
+    FIELD(struct i82077, result_len, .max = 10),
+    FIELD_STRUCT(struct i82077, x, transfer_table),
+    FIELD_ARRAY(struct i82077, buf),
+    FIELD(struct i82077, pio_pos, .max = I82077_SECTOR),
+    FIELD(struct i82077, pio_len, .max = I82077_SECTOR),
+    FIELD(struct i82077, pio_out),
+    FIELD_NONE(struct i82077, req), /* the disks are drained before the state is saved */
+    FIELD_NONE(struct i82077, iov),
+    FIELD_NONE(struct i82077, inflight),
+    FIELD_NONE(struct i82077, stale),
+    FIELD_NONE(struct i82077, deferred),
+};
+static const struct field_table table =
+    FIELD_TABLE(struct i82077, "i82077", fields, .post_load = post_load);
+
+const struct chip_desc i82077_desc = {"i82077", i82077_reset, ranges, &table};

@@ -264,12 +264,17 @@ static void on_done(struct blk_req *req, int result)
     }
 }
 
+void i82077_data_loaded(struct i82077 *f)
+{
+    f->req.done = on_done;
+    f->req.arg = f;
+}
+
 /* Common to READ, WRITE and VERIFY: the nine command bytes. */
 static void decode(struct i82077 *f, enum i82077_op op)
 {
     const uint8_t *c = f->command;
-    f->req.done = on_done;
-    f->req.arg = f;
+    i82077_data_loaded(f);
     f->phase = I82077_EXECUTE;
     f->x = (struct i82077_transfer){
         .op = op,

@@ -36,6 +36,9 @@ void i82077_start_verify(struct i82077 *f);
 void i82077_start_format(struct i82077 *f);
 void i82077_start_read_id(struct i82077 *f);
 
+/* Makes the request ready for a state that was loaded. */
+void i82077_data_loaded(struct i82077 *f);
+
 /* The guest has moved all pio_len bytes. */
 void i82077_pio_done(struct i82077 *f);
 

@@ -198,4 +198,29 @@ static const struct chip_range ranges[] = {
     {0},
 };
 
-const struct chip_desc i8237_desc = {"i8237", i8237_reset, ranges};
+static const struct field channel_fields[] = {
+    FIELD(struct i8237_channel, base_addr), FIELD(struct i8237_channel, base_count),
+    FIELD(struct i8237_channel, addr),      FIELD(struct i8237_channel, count),
+    FIELD(struct i8237_channel, mode),
+};
+static const struct field_table channel_table =
+    FIELD_TABLE(struct i8237_channel, "i8237_channel", channel_fields);
+
+static const struct field one_fields[] = {
+    FIELD_STRUCTS(struct i8237_one, channel, channel_table),
+    FIELD(struct i8237_one, command),
+    FIELD(struct i8237_one, mask, .max = 15),
+    FIELD(struct i8237_one, request, .max = 15),
+    FIELD(struct i8237_one, terminal, .max = 15),
+    FIELD(struct i8237_one, high_byte),
+};
+static const struct field_table one_table = FIELD_TABLE(struct i8237_one, "i8237_one", one_fields);
+
+static const struct field fields[] = {
+    FIELD_STRUCTS(struct i8237, one, one_table),
+    FIELD_ARRAY(struct i8237, page),
+    FIELD_NONE(struct i8237, mem),
+};
+static const struct field_table table = FIELD_TABLE(struct i8237, "i8237", fields);
+
+const struct chip_desc i8237_desc = {"i8237", i8237_reset, ranges, &table};

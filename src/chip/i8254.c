@@ -398,4 +398,69 @@ static const struct io_ops ops = {"i8254", 1, i8254_read, i8254_write};
 
 static const struct chip_range ranges[] = {{true, 0x40, 4, &ops}, {0}};
 
-const struct chip_desc i8254_desc = {"i8254", i8254_reset, ranges};
+/* ---- state ---- */
+
+/* A count begins a tick after the access that loads it, and was loaded after power-on; both may be
+ * behind by a period, or before tick 0. */
+#define SLACK (1u << 20)
+
+static int channel_check(const struct i8254_channel *c, uint64_t now, struct error *e)
+{
+    bool settles = c->pending && c->pending_at != NEVER;
+    int64_t since = (int64_t)(now - c->start);
+    if (!c->reload || (!c->count && (c->loaded || settles)))
+        return error_set(e, ERR_FORMAT, "count: 0 cannot be counted");
+    if (since < -(int64_t)SLACK || since > (int64_t)(now + SLACK) || c->held_ticks > now + SLACK ||
+        (settles && c->pending_at - now + SLACK > 2 * SLACK))
+        return error_set(e, ERR_FORMAT, "start: is not within the life of the machine");
+    return 0;
+}
+
+static int post_load(void *dev, struct error *e)
+{
+    struct i8254 *p = dev;
+    uint64_t now = tick_now(p);
+    for (unsigned n = 0; n < ARRAY_LEN(p->channel); n++) {
+        int rc = channel_check(&p->channel[n], now, e);
+        if (rc)
+            return error_prefix(e, "channel[%u]", n);
+    }
+    arm(p, now);
+    return 0;
+}
+
+static const struct field channel_fields[] = {
+    FIELD(struct i8254_channel, mode, .max = 5),
+    FIELD(struct i8254_channel, access, .max = 3),
+    FIELD(struct i8254_channel, bcd),
+    FIELD(struct i8254_channel, gate),
+    FIELD(struct i8254_channel, write_msb),
+    FIELD(struct i8254_channel, read_msb),
+    FIELD(struct i8254_channel, write_lsb),
+    FIELD(struct i8254_channel, reload, .max = 65536),
+    FIELD(struct i8254_channel, loaded),
+    FIELD(struct i8254_channel, pending),
+    FIELD(struct i8254_channel, pending_at),
+    FIELD(struct i8254_channel, count, .max = 65536),
+    FIELD(struct i8254_channel, start),
+    FIELD(struct i8254_channel, held),
+    FIELD(struct i8254_channel, held_ticks),
+    FIELD(struct i8254_channel, count_latched),
+    FIELD(struct i8254_channel, status_latched),
+    FIELD(struct i8254_channel, latch),
+    FIELD(struct i8254_channel, status),
+};
+static const struct field_table channel_table =
+    FIELD_TABLE(struct i8254_channel, "i8254_channel", channel_fields);
+
+static const struct field fields[] = {
+    FIELD_STRUCTS(struct i8254, channel, channel_table),
+    FIELD_NONE(struct i8254, timerq),
+    FIELD_NONE(struct i8254, timer), /* armed by channel 0 */
+    FIELD_NONE(struct i8254, next_edge),
+    FIELD_NONE(struct i8254, irq),
+};
+static const struct field_table table =
+    FIELD_TABLE(struct i8254, "i8254", fields, .post_load = post_load);
+
+const struct chip_desc i8254_desc = {"i8254", i8254_reset, ranges, &table};

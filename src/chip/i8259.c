@@ -314,4 +314,32 @@ static const struct chip_range ranges[] = {
     {0},
 };
 
-const struct chip_desc i8259_desc = {"i8259", i8259_reset, ranges};
+static const struct field one_fields[] = {
+    FIELD(struct i8259_one, line),
+    FIELD(struct i8259_one, irr),
+    FIELD(struct i8259_one, isr),
+    FIELD(struct i8259_one, imr),
+    FIELD(struct i8259_one, elcr),
+    FIELD(struct i8259_one, vector),
+    FIELD(struct i8259_one, lowest, .max = 7),
+    FIELD(struct i8259_one, icw, .max = 4),
+    FIELD(struct i8259_one, icw_single),
+    FIELD(struct i8259_one, icw_need4),
+    FIELD(struct i8259_one, aeoi),
+    FIELD(struct i8259_one, aeoi_rotate),
+    FIELD(struct i8259_one, special_mask),
+    FIELD(struct i8259_one, nested),
+    FIELD(struct i8259_one, read_isr),
+    FIELD(struct i8259_one, poll),
+};
+static const struct field_table one_table = FIELD_TABLE(struct i8259_one, "i8259_one", one_fields);
+
+static const struct field fields[] = {
+    FIELD_STRUCTS(struct i8259, one, one_table),
+    FIELD(struct i8259, slave_int),
+    FIELD_NONE(struct i8259, intr),
+    FIELD(struct i8259, intr_level),
+};
+static const struct field_table table = FIELD_TABLE(struct i8259, "i8259", fields);
+
+const struct chip_desc i8259_desc = {"i8259", i8259_reset, ranges, &table};

@@ -321,3 +321,206 @@ void ide_cdrom_change(struct ide_channel *ch, unsigned unit, struct blk *blk)
     d->cd.attention = blk;
     d->cd.event = blk ? 2 : had ? 3 : 0;
 }
+
+/* ---- state ---- */
+
+/* What follows when all data went over: the functions that there are, by number. */
+static ide_step *const done_steps[] = {
+    NULL, ide_finish, ide_finish_quiet, ata_trim_ranges, atapi_packet_done, atapi_run_packet};
+
+static uint64_t get_done(const void *dev)
+{
+    const struct ide_xfer *x = dev;
+    uint64_t n = 0;
+    while (n + 1 < ARRAY_LEN(done_steps) && done_steps[n] != x->done)
+        n++;
+    return n;
+}
+
+static bool set_done(void *dev, uint64_t v)
+{
+    struct ide_xfer *x = dev;
+    if (v < ARRAY_LEN(done_steps))
+        x->done = done_steps[v];
+    return v < ARRAY_LEN(done_steps);
+}
+
+/* 0: no command is in progress; else the drive's number and one. */
+static uint64_t get_active(const void *dev)
+{
+    const struct ide_channel *ch = dev;
+    return ch->active ? (uint64_t)(ch->active - ch->drive) + 1 : 0;
+}
+
+static bool set_active(void *dev, uint64_t v)
+{
+    struct ide_channel *ch = dev;
+    ch->active = v ? &ch->drive[v - 1] : NULL;
+    return true;
+}
+
+/* Is the transfer in `reply`? It is in `buf` otherwise. */
+static uint64_t get_data(const void *dev)
+{
+    const struct ide_xfer *x = dev;
+    const uint8_t *reply = (const uint8_t *)x - offsetof(struct ide_channel, xfer) +
+                           offsetof(struct ide_channel, reply);
+    return x->data == reply;
+}
+
+static bool set_data(void *dev, uint64_t v)
+{
+    struct ide_channel *ch = CONTAINER_OF(dev, struct ide_channel, xfer);
+    ch->xfer.data = v ? ch->reply : ch->buf;
+    return true;
+}
+
+/* Bytes of `buf` that mean something. */
+static void pre_save(void *dev)
+{
+    struct ide_channel *ch = dev;
+    bool used = ch->active && ch->xfer.data == ch->buf;
+    ch->saved = used ? ch->xfer.len : 0;
+}
+
+static bool disk_step(ide_step *s)
+{
+    return s == ide_finish || s == ide_finish_quiet || s == ata_trim_ranges;
+}
+
+static bool packet_step(ide_step *s)
+{
+    return s == ide_finish || s == ide_finish_quiet || s == atapi_packet_done ||
+           s == atapi_run_packet;
+}
+
+/* A command in progress waits for the guest, as no request is in flight. */
+static bool xfer_valid(const struct ide_channel *ch)
+{
+    const struct ide_xfer *x = &ch->xfer;
+    const struct ide_drive *d = ch->active;
+    uint32_t room = x->data == ch->reply ? IDE_REPLY_SIZE : IDE_BUF_SIZE;
+    if (!d)
+        return x->dir == IDE_IDLE;
+    if (x->dir == IDE_IDLE || !x->host_turn || ch->link.ended || x->len > room)
+        return false;
+    if (x->pos >= x->len || x->block_end > x->len ||
+        (!x->dma && (!x->block || x->pos >= x->block_end)))
+        return false;
+    if (x->left && (x->data == ch->reply || (x->dir == IDE_OUT && x->len > x->left)))
+        return false;
+    if (d->kind == IDE_CDROM)
+        return packet_step(x->done) && !(x->dir == IDE_OUT && x->left);
+    return d->kind == IDE_DISK && disk_step(x->done);
+}
+
+static int post_load(void *dev, struct error *e)
+{
+    struct ide_channel *ch = dev;
+    uint32_t ranges = IDE_BUF_SIZE / 8;
+    if (!xfer_valid(ch) || ch->trim_next > ch->trim_end || ch->trim_end > ranges)
+        return error_set(e, ERR_FORMAT, "xfer: is no transfer that the drive could be in");
+    return 0;
+}
+
+static const struct field geometry_fields[] = {
+    FIELD(struct ide_geometry, cyls),
+    FIELD(struct ide_geometry, heads),
+    FIELD(struct ide_geometry, sectors),
+};
+static const struct field_table geometry_table =
+    FIELD_TABLE(struct ide_geometry, "ide_geometry", geometry_fields);
+
+static const struct field cd_fields[] = {
+    FIELD(struct ide_cd, key),       FIELD(struct ide_cd, asc),    FIELD(struct ide_cd, ascq),
+    FIELD(struct ide_cd, attention), FIELD(struct ide_cd, locked), FIELD(struct ide_cd, tray_open),
+    FIELD(struct ide_cd, event),
+};
+static const struct field_table cd_table = FIELD_TABLE(struct ide_cd, "ide_cd", cd_fields);
+
+static const struct field ncq_error_fields[] = {
+    FIELD(struct ata_ncq_error, tag),   FIELD(struct ata_ncq_error, status),
+    FIELD(struct ata_ncq_error, error), FIELD(struct ata_ncq_error, device),
+    FIELD(struct ata_ncq_error, lba),   FIELD(struct ata_ncq_error, count),
+};
+static const struct field_table ncq_error_table =
+    FIELD_TABLE(struct ata_ncq_error, "ata_ncq_error", ncq_error_fields);
+
+/* Numbers of sectors are divided by these. */
+static int drive_loaded(void *dev, struct error *e)
+{
+    const struct ide_drive *d = dev;
+    if (d->kind == IDE_DISK && (!d->current.heads || !d->current.sectors))
+        return error_set(e, ERR_FORMAT, "current: there is no such geometry");
+    return 0;
+}
+
+static const struct field drive_fields[] = {
+    FIELD(struct ide_drive, kind, .same = true),
+    FIELD_NONE(struct ide_drive, sata),
+    FIELD_STRUCT(struct ide_drive, ncq_error, ncq_error_table),
+    FIELD_NONE(struct ide_drive, unit),
+    FIELD_NONE(struct ide_drive, blk),
+    FIELD_NONE(struct ide_drive, model),
+    FIELD_NONE(struct ide_drive, serial),
+    FIELD_ARRAY2(struct ide_drive, reg),
+    FIELD(struct ide_drive, status),
+    FIELD(struct ide_drive, error),
+    FIELD(struct ide_drive, sectors),
+    FIELD_NONE(struct ide_drive, native), /* of the disk's size when it was attached */
+    FIELD_STRUCT(struct ide_drive, current, geometry_table),
+    FIELD(struct ide_drive, multiple),
+    FIELD(struct ide_drive, mode),
+    FIELD(struct ide_drive, write_cache),
+    FIELD(struct ide_drive, look_ahead),
+    FIELD(struct ide_drive, smart),
+    FIELD(struct ide_drive, standby),
+    FIELD_STRUCT(struct ide_drive, cd, cd_table),
+};
+const struct field_table ide_drive_fields =
+    FIELD_TABLE(struct ide_drive, "ide_drive", drive_fields, .post_load = drive_loaded);
+
+static const struct field xfer_fields[] = {
+    FIELD(struct ide_xfer, dir, .max = IDE_OUT),
+    FIELD(struct ide_xfer, dma),
+    FIELD(struct ide_xfer, packet),
+    FIELD(struct ide_xfer, quiet),
+    FIELD(struct ide_xfer, flush),
+    FIELD(struct ide_xfer, host_turn),
+    FIELD(struct ide_xfer, offset),
+    FIELD(struct ide_xfer, left),
+    FIELD_VALUE(struct ide_xfer, data, get_data, set_data, .max = 1),
+    FIELD(struct ide_xfer, len, .max = IDE_BUF_SIZE),
+    FIELD(struct ide_xfer, pos, .max = IDE_BUF_SIZE),
+    FIELD(struct ide_xfer, block),
+    FIELD(struct ide_xfer, block_end, .max = IDE_BUF_SIZE),
+    FIELD_VALUE(struct ide_xfer, done, get_done, set_done),
+};
+static const struct field_table xfer_table = FIELD_TABLE(struct ide_xfer, "ide_xfer", xfer_fields);
+
+static const struct field channel_fields_fields[] = {
+    FIELD_STRUCTS(struct ide_channel, drive, ide_drive_fields),
+    FIELD_NONE(struct ide_channel, irq),
+    FIELD_NONE(struct ide_channel, dma),
+    FIELD_NONE(struct ide_channel, link),
+    FIELD(struct ide_channel, dma_ready),
+    FIELD(struct ide_channel, sel, .max = 1),
+    FIELD(struct ide_channel, control),
+    FIELD(struct ide_channel, irq_pending),
+    FIELD_VALUE(struct ide_channel, active, get_active, set_active, .max = 2),
+    FIELD_STRUCT(struct ide_channel, xfer, xfer_table),
+    FIELD_ARRAY(struct ide_channel, reply),
+    FIELD(struct ide_channel, saved, .max = IDE_BUF_SIZE),
+    FIELD_BUFFER(struct ide_channel, buf, saved, IDE_BUF_SIZE),
+    FIELD_NONE(struct ide_channel, req), /* the disks are drained before the state is saved */
+    FIELD_NONE(struct ide_channel, iov),
+    FIELD_NONE(struct ide_channel, io_busy),
+    FIELD_NONE(struct ide_channel, io_stale),
+    FIELD_NONE(struct ide_channel, io_next),
+    FIELD_NONE(struct ide_channel, deferred),
+    FIELD(struct ide_channel, trim_next),
+    FIELD(struct ide_channel, trim_end),
+};
+const struct field_table ide_fields =
+    FIELD_TABLE(struct ide_channel, "ide_channel", channel_fields_fields, .pre_save = pre_save,
+                .post_load = post_load);

@@ -11,6 +11,7 @@
 #ifndef SOSIA_CHIP_IDE_H
 #define SOSIA_CHIP_IDE_H
 
+#include "base/field.h"
 #include "block/block.h"
 #include "chip/pin.h"
 #include "mem/space.h"
@@ -125,6 +126,7 @@ struct ide_channel {
     struct ide_xfer xfer;
     uint8_t reply[IDE_REPLY_SIZE];
     uint8_t *buf;
+    uint32_t saved; /* bytes of it that belong to the saved state */
 
     struct blk_req req;
     struct iovec iov;
@@ -136,6 +138,7 @@ struct ide_channel {
 
 /* An empty channel; `irq` is INTRQ (IRQ 14 or 15). ERR_NOMEM. */
 int ide_init(struct ide_channel *ch, struct pin irq, struct error *e);
+extern const struct field_table ide_fields, ide_drive_fields;
 void ide_fini(struct ide_channel *ch); /* after blk_close() of the drives' disks */
 void ide_reset(struct ide_channel *ch);
 

@@ -87,6 +87,7 @@ void ata_io_error(struct ide_channel *ch);
 /* DATA SET MANAGEMENT, TRIM, of `blocks` blocks of ranges. */
 #define ATA_TRIM_BLOCKS 8u
 void ata_trim(struct ide_channel *ch, uint32_t blocks);
+ide_step ata_trim_ranges; /* all ranges are in the buffer */
 
 /* ---- ata_identify.c ---- */
 
@@ -100,5 +101,7 @@ bool ata_log_page(const struct ide_drive *d, uint8_t log, uint8_t *buf);
 
 void atapi_packet(struct ide_channel *ch); /* command A0h */
 void atapi_io_error(struct ide_channel *ch);
+ide_step atapi_run_packet;  /* the command packet is in the reply buffer */
+ide_step atapi_packet_done; /* success */
 
 #endif

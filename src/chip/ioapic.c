@@ -160,7 +160,18 @@ void ioapic_init(struct ioapic *io, struct apic_bus *bus)
 
 static const struct io_ops ioapic_ops = {"ioapic", 4, ioapic_read, ioapic_write};
 
+static const struct field fields[] = {
+    FIELD_NONE(struct ioapic, bus),
+    FIELD(struct ioapic, id, .max = 15),
+    FIELD(struct ioapic, select),
+    FIELD(struct ioapic, level, .max = (1u << IOAPIC_PINS) - 1),
+    FIELD(struct ioapic, edge, .max = (1u << IOAPIC_PINS) - 1),
+    FIELD_ARRAY(struct ioapic, redir),
+};
+static const struct field_table table = FIELD_TABLE(struct ioapic, "ioapic", fields);
+
 const struct chip_desc ioapic_desc = {
+    .fields = &table,
     .name = "ioapic",
     .reset = ioapic_reset,
     .ranges =

@@ -640,3 +640,51 @@ void lapic_set_virtual_wire(struct lapic *l)
     }
     update(l);
 }
+
+/* ---- state ---- */
+
+static int post_load(void *dev, struct error *e)
+{
+    struct lapic *l = dev;
+    uint64_t addr = ((1ull << l->phys_bits) - 1) & ~0xfffull;
+    if (l->base & ~(addr | BASE_ENABLE | BASE_BSP))
+        return error_set(e, ERR_FORMAT, "base: has reserved bits");
+    for (unsigned n = 0; n < LVT_COUNT; n++)
+        if (l->lvt[n] & ~(lvt_valid[n] | LVT_REMOTE_IRR))
+            return error_set(e, ERR_FORMAT, "lvt[%u]: has reserved bits", n);
+    return lapic_timer_loaded(l, e);
+}
+
+static const struct field pv_fields[] = {
+    FIELD_NONE(struct lapic_pv, mem), /* both are the MSR's: kvm_pv.c */
+    FIELD_NONE(struct lapic_pv, addr),
+    FIELD(struct lapic_pv, offered),
+};
+static const struct field_table pv_table = FIELD_TABLE(struct lapic_pv, "lapic_pv", pv_fields);
+
+static const struct field fields[] = {
+    FIELD_NONE(struct lapic, bus),
+    FIELD_NONE(struct lapic, tq),
+    FIELD_NONE(struct lapic, host),
+    FIELD_NONE(struct lapic, bsp),
+    FIELD_NONE(struct lapic, phys_bits),
+    FIELD(struct lapic, base),
+    FIELD(struct lapic, id),
+    FIELD(struct lapic, tpr),
+    FIELD(struct lapic, ldr),
+    FIELD(struct lapic, dfr),
+    FIELD(struct lapic, svr),
+    FIELD_ARRAY(struct lapic, icr),
+    FIELD(struct lapic, esr),
+    FIELD(struct lapic, esr_pending),
+    FIELD_ARRAY(struct lapic, lvt),
+    FIELD_ARRAY(struct lapic, isr),
+    FIELD_ARRAY(struct lapic, irr),
+    FIELD_ARRAY(struct lapic, tmr),
+    FIELD_ARRAY(struct lapic, lint),
+    FIELD(struct lapic, intr),
+    FIELD_STRUCT(struct lapic, t, lapic_timer_fields),
+    FIELD_STRUCT(struct lapic, pv, pv_table),
+};
+const struct field_table lapic_fields =
+    FIELD_TABLE(struct lapic, "lapic", fields, .post_load = post_load);

@@ -10,6 +10,7 @@
 #define SOSIA_CHIP_LAPIC_H
 
 #include "base/clock.h"
+#include "base/field.h"
 #include "chip/apic_bus.h"
 #include "mem/space.h"
 
@@ -77,6 +78,7 @@ struct lapic {
  * width of physical addresses (bounds the base MSR). The APIC is in power-on state afterwards. */
 int lapic_init(struct lapic *l, struct apic_bus *bus, struct timerq *tq, bool bsp,
                unsigned phys_bits, const struct lapic_host *host, struct error *e);
+extern const struct field_table lapic_fields;
 void lapic_fini(struct lapic *l);
 void lapic_reset(struct lapic *l); /* power-on */
 
@@ -133,7 +135,9 @@ void lapic_pv_withdraw(struct lapic *l); /* own thread: the guest must use the r
 void lapic_pv_offer(struct lapic *l);    /* own thread: for the highest vector in service */
 
 int lapic_timer_init(struct lapic *l, struct error *e);
+extern const struct field_table lapic_timer_fields;
 void lapic_timer_reset(struct lapic *l);
+int lapic_timer_loaded(struct lapic *l, struct error *e); /* arms the timer */
 uint32_t lapic_timer_count(const struct lapic *l);
 void lapic_timer_set_initial(struct lapic *l, uint32_t v);
 void lapic_timer_set_divide(struct lapic *l, uint32_t v);

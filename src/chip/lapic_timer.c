@@ -159,3 +159,25 @@ void lapic_timer_reset(struct lapic *l)
     l->t.stopped = true;
     l->t.tsc_deadline = 0;
 }
+
+/* ---- state ---- */
+
+int lapic_timer_loaded(struct lapic *l, struct error *e)
+{
+    if (l->t.loaded_at < 0 || l->t.loaded_at > vclock_now(l->tq->clock) + NS_PER_SEC)
+        return error_set(e, ERR_FORMAT, "t: loaded_at: is not within the life of the machine");
+    arm(l);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_NONE(struct lapic_timer, timer), /* armed by the mode and the count */
+    FIELD(struct lapic_timer, divide, .max = 11),
+    FIELD(struct lapic_timer, initial),
+    FIELD(struct lapic_timer, load),
+    FIELD(struct lapic_timer, loaded_at),
+    FIELD(struct lapic_timer, stopped),
+    FIELD(struct lapic_timer, tsc_deadline),
+};
+const struct field_table lapic_timer_fields =
+    FIELD_TABLE(struct lapic_timer, "lapic_timer", fields);

@@ -389,4 +389,37 @@ static const struct io_ops ops = {"mc146818", 1, mc146818_read, mc146818_write};
 
 static const struct chip_range ranges[] = {{true, 0x70, 4, &ops}, {0}};
 
-const struct chip_desc mc146818_desc = {"mc146818", mc146818_reset, ranges};
+/* ---- state ---- */
+
+static void pre_save(void *dev)
+{
+    catch_up(dev);
+}
+
+static int post_load(void *dev, struct error *e)
+{
+    struct mc146818 *r = dev;
+    ns_t now = now_of(r);
+    if (r->divider < -NS_PER_SEC || r->divider > now)
+        return error_set(e, ERR_FORMAT, "divider: is not within the life of the machine");
+    if (r->second < -1 || r->second > chain_seconds(r, now) || r->period > chain_periods(r, now))
+        return error_set(e, ERR_FORMAT, "second, period: are not those of the divider chain");
+    update(r);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_ARRAY(struct mc146818, cmos),
+    FIELD_ARRAY(struct mc146818, index, .max = 127),
+    FIELD_NONE(struct mc146818, timerq),
+    FIELD_NONE(struct mc146818, timer), /* armed by what is enabled */
+    FIELD(struct mc146818, divider),
+    FIELD(struct mc146818, second),
+    FIELD(struct mc146818, period),
+    FIELD_NONE(struct mc146818, irq),
+    FIELD_NONE(struct mc146818, nmi_mask), /* follows the index port, and leads nowhere */
+};
+static const struct field_table table =
+    FIELD_TABLE(struct mc146818, "mc146818", fields, .pre_save = pre_save, .post_load = post_load);
+
+const struct chip_desc mc146818_desc = {"mc146818", mc146818_reset, ranges, &table};

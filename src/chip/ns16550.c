@@ -379,9 +379,47 @@ void ns16550_init(struct ns16550 *u, struct char_out out, struct char_ready read
 
 static const struct io_ops ops = {"ns16550", 1, ns16550_read, ns16550_write};
 
+static int post_load(void *dev, struct error *e)
+{
+    const struct ns16550 *u = dev;
+    if (u->rx.count > capacity(u) || u->tx.count > capacity(u))
+        return error_set(e, ERR_FORMAT, "rx, tx: hold more than there is room for");
+    return 0;
+}
+
+static const struct field fifo_fields[] = {
+    FIELD_ARRAY(struct ns16550_fifo, byte),
+    FIELD_ARRAY(struct ns16550_fifo, error),
+    FIELD(struct ns16550_fifo, head, .max = NS16550_FIFO - 1),
+    FIELD(struct ns16550_fifo, count, .max = NS16550_FIFO),
+};
+static const struct field_table fifo_table =
+    FIELD_TABLE(struct ns16550_fifo, "ns16550_fifo", fifo_fields);
+
+static const struct field fields[] = {
+    FIELD(struct ns16550, ier),
+    FIELD(struct ns16550, fcr),
+    FIELD(struct ns16550, lcr),
+    FIELD(struct ns16550, mcr),
+    FIELD(struct ns16550, lsr),
+    FIELD(struct ns16550, msr),
+    FIELD(struct ns16550, scr),
+    FIELD(struct ns16550, divisor),
+    FIELD(struct ns16550, rbr),
+    FIELD(struct ns16550, thre_pending),
+    FIELD_STRUCT(struct ns16550, rx, fifo_table),
+    FIELD_STRUCT(struct ns16550, tx, fifo_table),
+    FIELD_NONE(struct ns16550, out),
+    FIELD_NONE(struct ns16550, ready),
+    FIELD(struct ns16550, irq_level),
+    FIELD_NONE(struct ns16550, irq),
+};
+static const struct field_table table =
+    FIELD_TABLE(struct ns16550, "ns16550", fields, .post_load = post_load);
+
 #define COM(n, port)                                                        \
     static const struct chip_range com##n[] = {{true, port, 8, &ops}, {0}}; \
-    const struct chip_desc ns16550_com##n##_desc = {"ns16550", ns16550_reset, com##n};
+    const struct chip_desc ns16550_com##n##_desc = {"ns16550", ns16550_reset, com##n, &table};
 COM(1, 0x3f8)
 COM(2, 0x2f8)
 COM(3, 0x3e8)

@@ -281,3 +281,67 @@ void nvme_fini(struct nvme *n)
     free(n->pool);
     n->pool = NULL;
 }
+
+/* ---- state ---- */
+
+static void pre_save(void *dev)
+{
+    struct nvme *n = dev;
+    for (unsigned i = 0; i < NVME_AERS; i++)
+        n->aer_cid[i] = i < n->naer ? n->aer[i]->cmd.cid : 0;
+}
+
+/* The controller is new: all requests are in their pools. */
+static int post_load(void *dev, struct error *e)
+{
+    struct nvme *n = dev;
+    if (n->inflight)
+        return error_set(e, ERR_STATE, "the controller is in use");
+    int rc = nvme_queues_loaded(n, e);
+    return rc ? rc : nvme_events_loaded(n, e);
+}
+
+static const struct field error_fields[] = {
+    FIELD(struct nvme_error, count),  FIELD(struct nvme_error, sq),  FIELD(struct nvme_error, cid),
+    FIELD(struct nvme_error, status), FIELD(struct nvme_error, lba), FIELD(struct nvme_error, nsid),
+};
+static const struct field_table error_table =
+    FIELD_TABLE(struct nvme_error, "nvme_error", error_fields);
+
+static const struct field fields[] = {
+    FIELD_NONE(struct nvme, cfg),
+    FIELD_NONE(struct nvme, mem),
+    FIELD_NONE(struct nvme, serial),
+    FIELD_NONE(struct nvme, dma), /* of the bus: nvme_pci.c */
+    FIELD_NONE(struct nvme, gen),
+    FIELD_NONE(struct nvme, inflight),
+    FIELD_NONE(struct nvme, disabling),
+    FIELD_NONE(struct nvme, flushing),
+    FIELD(struct nvme, cc, .max = CC_WRITABLE),
+    FIELD(struct nvme, csts),
+    FIELD(struct nvme, aqa, .max = 0x0fff0fff),
+    FIELD(struct nvme, intmask),
+    FIELD(struct nvme, asq),
+    FIELD(struct nvme, acq),
+    FIELD_STRUCTS(struct nvme, sq, nvme_sq_fields),
+    FIELD_STRUCTS(struct nvme, cq, nvme_cq_fields),
+    FIELD_NONE(struct nvme, pool),
+    FIELD_NONE(struct nvme, shutdown),
+    FIELD(struct nvme, write_cache),
+    FIELD_ARRAY(struct nvme, feature),
+    FIELD_NONE(struct nvme, aer),
+    FIELD(struct nvme, naer, .max = NVME_AERS),
+    FIELD_ARRAY(struct nvme, aer_cid),
+    FIELD(struct nvme, events),
+    FIELD(struct nvme, masked),
+    FIELD(struct nvme, error_info),
+    FIELD(struct nvme, ns_changed),
+    FIELD_STRUCTS(struct nvme, error, error_table),
+    FIELD(struct nvme, errors),
+    FIELD(struct nvme, reads),
+    FIELD(struct nvme, writes),
+    FIELD(struct nvme, read_bytes),
+    FIELD(struct nvme, written_bytes),
+};
+const struct field_table nvme_fields =
+    FIELD_TABLE(struct nvme, "nvme", fields, .pre_save = pre_save, .post_load = post_load);

@@ -19,6 +19,7 @@
 #ifndef SOSIA_CHIP_NVME_H
 #define SOSIA_CHIP_NVME_H
 
+#include "base/field.h"
 #include "block/block.h"
 #include "chip/pin.h"
 #include "mem/space.h"
@@ -111,9 +112,10 @@ struct nvme {
     uint32_t feature[16]; /* those that are only stored */
     struct nvme_req *aer[NVME_AERS];
     unsigned naer;
-    uint32_t events, masked; /* due; reported, and their log not read yet */
-    uint8_t error_info;      /* of an error event */
-    bool ns_changed;         /* since the guest read the log that says so */
+    uint16_t aer_cid[NVME_AERS]; /* their commands, while the state is saved and loaded */
+    uint32_t events, masked;     /* due; reported, and their log not read yet */
+    uint8_t error_info;          /* of an error event */
+    bool ns_changed;             /* since the guest read the log that says so */
     struct nvme_error error[NVME_ERRORS];
     uint64_t errors;
     uint64_t reads, writes, read_bytes, written_bytes;
@@ -121,6 +123,7 @@ struct nvme {
 
 /* ERR_NOMEM. */
 int nvme_init(struct nvme *n, struct space *mem, const struct nvme_config *cfg, struct error *e);
+extern const struct field_table nvme_fields;
 void nvme_fini(struct nvme *n); /* after blk_close() */
 void nvme_power_on(struct nvme *n);
 /* Bus mastering, or the kind of interrupts, was switched. */

@@ -329,3 +329,23 @@ int nvme_admin(struct nvme_req *r, uint32_t *result)
         return SC_OPCODE;
     }
 }
+
+/* ---- state ---- */
+
+/* Takes requests for the event requests that wait. */
+int nvme_events_loaded(struct nvme *n, struct error *e)
+{
+    struct nvme_sq *sq = &n->sq[0];
+    if (n->naer && !sq->live)
+        return error_set(e, ERR_FORMAT, "naer: there is no admin queue");
+    for (unsigned i = 0; i < n->naer; i++) {
+        struct nvme_req *r = sq->free;
+        sq->free = r->next_free;
+        r->gen = n->gen;
+        r->cmd = (struct nvme_cmd){.opcode = A_ASYNC_EVENT, .cid = n->aer_cid[i]};
+        n->aer[i] = r;
+    }
+    sq->inflight = n->inflight = n->naer;
+    n->cq[sq->cq].reserved += n->naer;
+    return 0;
+}

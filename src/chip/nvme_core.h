@@ -46,6 +46,9 @@ void nvme_drained(struct nvme *n);                /* no request is in flight any
 
 /* ---- nvme_queue.c ---- */
 
+extern const struct field_table nvme_sq_fields, nvme_cq_fields;
+int nvme_queues_loaded(struct nvme *n, struct error *e);
+
 void nvme_sq_start(struct nvme_sq *q, gpa_t base, uint32_t size, unsigned cq);
 void nvme_cq_start(struct nvme_cq *q, gpa_t base, uint32_t size, unsigned vector, bool interrupts);
 void nvme_queues_stop(struct nvme *n); /* all of them; begins a new life */
@@ -68,6 +71,7 @@ int nvme_copy_in(struct nvme_req *r, void *buf, uint64_t len);
 int nvme_admin(struct nvme_req *r, uint32_t *result); /* a status, or NVME_WAIT */
 void nvme_event(struct nvme *n, unsigned type);
 void nvme_sq_idle(struct nvme *n, unsigned sq); /* a deleted queue's last command has ended */
+int nvme_events_loaded(struct nvme *n, struct error *e);
 void nvme_admin_reset(struct nvme *n);
 
 /* ---- nvme_page.c ---- */

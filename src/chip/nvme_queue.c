@@ -355,3 +355,51 @@ int nvme_copy_in(struct nvme_req *r, void *buf, uint64_t len)
     }
     return rc;
 }
+
+/* ---- state ---- */
+
+/* Commands are over, but for the event requests, which are counted when they are taken back. */
+int nvme_queues_loaded(struct nvme *n, struct error *e)
+{
+    for (unsigned i = 0; i < NVME_MAX_QUEUES; i++)
+        n->cq[i].sqs = n->cq[i].reserved = 0;
+    for (unsigned i = 0; i < NVME_MAX_QUEUES; i++) {
+        const struct nvme_sq *s = &n->sq[i];
+        const struct nvme_cq *c = &n->cq[i];
+        if ((s->live || c->live) && i > n->cfg.queues)
+            return error_set(e, ERR_FORMAT, "sq, cq: there is no queue %u", i);
+        if (c->live && (c->size < 2 || c->head >= c->size || c->tail >= c->size))
+            return error_set(e, ERR_FORMAT, "cq[%u]: has no such entries", i);
+        if (!s->live)
+            continue;
+        if (s->size < 2 || s->head >= s->size || s->tail >= s->size || !n->cq[s->cq].live)
+            return error_set(e, ERR_FORMAT, "sq[%u]: has no such entries", i);
+        n->cq[s->cq].sqs++;
+    }
+    return 0;
+}
+
+static const struct field sq_fields[] = {
+    FIELD(struct nvme_sq, live),
+    FIELD_NONE(struct nvme_sq, deleting),
+    FIELD_NONE(struct nvme_sq, running),
+    FIELD(struct nvme_sq, size, .max = 4096),
+    FIELD(struct nvme_sq, head),
+    FIELD(struct nvme_sq, tail),
+    FIELD(struct nvme_sq, cq, .max = NVME_MAX_QUEUES - 1),
+    FIELD(struct nvme_sq, base),
+    FIELD_NONE(struct nvme_sq, inflight),
+    FIELD_NONE(struct nvme_sq, deleted_by),
+    FIELD_NONE(struct nvme_sq, free),
+};
+const struct field_table nvme_sq_fields = FIELD_TABLE(struct nvme_sq, "nvme_sq", sq_fields);
+
+static const struct field cq_fields[] = {
+    FIELD(struct nvme_cq, live),          FIELD(struct nvme_cq, phase),
+    FIELD(struct nvme_cq, interrupts),    FIELD(struct nvme_cq, size, .max = 4096),
+    FIELD(struct nvme_cq, head),          FIELD(struct nvme_cq, tail),
+    FIELD(struct nvme_cq, vector),        FIELD(struct nvme_cq, base),
+    FIELD_NONE(struct nvme_cq, reserved), /* of commands in progress */
+    FIELD_NONE(struct nvme_cq, sqs),
+};
+const struct field_table nvme_cq_fields = FIELD_TABLE(struct nvme_cq, "nvme_cq", cq_fields);

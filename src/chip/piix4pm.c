@@ -209,8 +209,36 @@ void piix4pm_fini(struct piix4pm *p)
 const struct io_ops piix4pm_ops = {"piix4 acpi", 1 | 2 | 4, pm_read, pm_write};
 static const struct io_ops apm_ops = {"piix4 apm", 1, apm_read, apm_write};
 
+static int post_load(void *dev, struct error *e)
+{
+    struct piix4pm *p = dev;
+    if (p->toggle < 0 || p->toggle > vclock_now(p->tq->clock) + 10 * NS_PER_SEC)
+        return error_set(e, ERR_FORMAT, "toggle: is not within the life of the machine");
+    update(p);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_NONE(struct piix4pm, tq),
+    FIELD_NONE(struct piix4pm, overflow), /* armed by what is enabled */
+    FIELD_NONE(struct piix4pm, sci),
+    FIELD_NONE(struct piix4pm, power_off),
+    FIELD_NONE(struct piix4pm, ctx),
+    FIELD(struct piix4pm, sts),
+    FIELD(struct piix4pm, en),
+    FIELD(struct piix4pm, cnt),
+    FIELD(struct piix4pm, gpsts),
+    FIELD(struct piix4pm, gpen),
+    FIELD(struct piix4pm, toggle),
+    FIELD(struct piix4pm, apmc),
+    FIELD(struct piix4pm, apms),
+};
+static const struct field_table table =
+    FIELD_TABLE(struct piix4pm, "piix4pm", fields, .post_load = post_load);
+
 const struct chip_desc piix4pm_desc = {
     .name = "piix4pm",
+    .fields = &table,
     .reset = reset,
     .ranges = (const struct chip_range[]){{true, PIIX4PM_APMC, 2, &apm_ops}, {.len = 0}},
 };

@@ -54,3 +54,9 @@ void piix4smb_reset(struct piix4smb *s)
 }
 
 const struct io_ops piix4smb_ops = {"piix4 smbus", 1, smb_read, smb_write};
+
+static const struct field fields[] = {
+    FIELD(struct piix4smb, status),
+    FIELD_ARRAY(struct piix4smb, reg),
+};
+const struct field_table piix4smb_fields = FIELD_TABLE(struct piix4smb, "piix4smb", fields);

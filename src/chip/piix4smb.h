@@ -19,6 +19,8 @@ struct piix4smb {
 
 extern const struct io_ops piix4smb_ops; /* PIIX4SMB_SIZE ports */
 
+extern const struct field_table piix4smb_fields;
+
 void piix4smb_reset(struct piix4smb *s);
 
 #endif

@@ -42,4 +42,10 @@ static const struct io_ops ops = {"port61", 1, port61_read, port61_write};
 
 static const struct chip_range ranges[] = {{true, 0x61, 1, &ops}, {0}};
 
-const struct chip_desc port61_desc = {"port61", port61_reset, ranges};
+static const struct field fields[] = {
+    FIELD_NONE(struct port61, pit),
+    FIELD(struct port61, control, .max = 15),
+};
+static const struct field_table table = FIELD_TABLE(struct port61, "port61", fields);
+
+const struct chip_desc port61_desc = {"port61", port61_reset, ranges, &table};

@@ -40,4 +40,11 @@ static const struct io_ops ops = {"port92", 1, port92_read, port92_write};
 
 static const struct chip_range ranges[] = {{true, 0x92, 1, &ops}, {0}};
 
-const struct chip_desc port92_desc = {"port92", port92_reset, ranges};
+static const struct field fields[] = {
+    FIELD(struct port92, val),
+    FIELD_NONE(struct port92, a20), /* the vCPUs have its level */
+    FIELD_NONE(struct port92, reset),
+};
+static const struct field_table table = FIELD_TABLE(struct port92, "port92", fields);
+
+const struct chip_desc port92_desc = {"port92", port92_reset, ranges, &table};

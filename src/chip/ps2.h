@@ -7,7 +7,7 @@
 #ifndef SOSIA_CHIP_PS2_H
 #define SOSIA_CHIP_PS2_H
 
-#include "base/types.h"
+#include "base/field.h"
 
 #define PS2_REPORT_MAX 16
 #define PS2_ANSWER_MAX 8
@@ -26,6 +26,8 @@ struct ps2_port {
     void (*ready)(void *ctx);
     void *ctx;
 };
+
+extern const struct field_table ps2_port_fields;
 
 static inline bool ps2_empty(const struct ps2_port *p)
 {

@@ -427,3 +427,45 @@ void ps2kbd_command(struct ps2kbd *k, uint8_t byte)
         command(k, byte);
     ps2_notify(&k->port);
 }
+
+static int port_loaded(void *dev, struct error *e)
+{
+    const struct ps2_port *p = dev;
+    return p->answer_head <= p->answers
+               ? 0
+               : error_set(e, ERR_FORMAT, "answer_head: is beyond the end");
+}
+
+static const struct field port_fields[] = {
+    FIELD_ARRAY(struct ps2_port, answer),
+    FIELD(struct ps2_port, answer_head, .max = PS2_ANSWER_MAX),
+    FIELD(struct ps2_port, answers, .max = PS2_ANSWER_MAX),
+    FIELD_ARRAY(struct ps2_port, report),
+    FIELD(struct ps2_port, report_head, .max = PS2_REPORT_MAX - 1),
+    FIELD(struct ps2_port, reports, .max = PS2_REPORT_MAX),
+    FIELD(struct ps2_port, last),
+    FIELD_NONE(struct ps2_port, ready),
+    FIELD_NONE(struct ps2_port, ctx),
+};
+const struct field_table ps2_port_fields =
+    FIELD_TABLE(struct ps2_port, "ps2_port", port_fields, .post_load = port_loaded);
+
+static int kbd_loaded(void *dev, struct error *e)
+{
+    const struct ps2kbd *k = dev;
+    return k->set ? 0 : error_set(e, ERR_FORMAT, "set: there is no scan code set 0");
+}
+
+static const struct field kbd_fields[] = {
+    FIELD_STRUCT(struct ps2kbd, port, ps2_port_fields),
+    FIELD(struct ps2kbd, pending),
+    FIELD(struct ps2kbd, set, .max = 3),
+    FIELD(struct ps2kbd, scanning),
+    FIELD(struct ps2kbd, leds),
+    FIELD(struct ps2kbd, typematic),
+    FIELD_ARRAY(struct ps2kbd, down),
+    FIELD_ARRAY(struct ps2kbd, no_break),
+    FIELD_ARRAY(struct ps2kbd, no_repeat),
+};
+const struct field_table ps2kbd_fields =
+    FIELD_TABLE(struct ps2kbd, "ps2kbd", kbd_fields, .post_load = kbd_loaded);

@@ -23,6 +23,8 @@ struct ps2kbd {
     uint8_t no_repeat[PS2KBD_KEYS / 8]; /* set 3: make codes that do not repeat */
 };
 
+extern const struct field_table ps2kbd_fields;
+
 void ps2kbd_init(struct ps2kbd *k);
 void ps2kbd_reset(struct ps2kbd *k); /* power-on state */
 

@@ -246,3 +246,36 @@ void ps2mouse_command(struct ps2mouse *m, uint8_t byte)
         command(m, byte);
     ps2_notify(&m->port);
 }
+
+/* ---- state ---- */
+
+/* Movement is summed up, and reported in pieces. */
+#define FAR (1 << 28)
+
+static int post_load(void *dev, struct error *e)
+{
+    const struct ps2mouse *m = dev;
+    if (m->dx < -FAR || m->dx > FAR || m->dy < -FAR || m->dy > FAR || m->dz < -FAR || m->dz > FAR)
+        return error_set(e, ERR_FORMAT, "dx, dy, dz: are out of range");
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct ps2mouse, port, ps2_port_fields),
+    FIELD(struct ps2mouse, pending),
+    FIELD(struct ps2mouse, id, .max = 4),
+    FIELD_ARRAY(struct ps2mouse, rates),
+    FIELD(struct ps2mouse, rate),
+    FIELD(struct ps2mouse, resolution),
+    FIELD(struct ps2mouse, reporting),
+    FIELD(struct ps2mouse, remote),
+    FIELD(struct ps2mouse, scaling),
+    FIELD(struct ps2mouse, wrap),
+    FIELD(struct ps2mouse, dx),
+    FIELD(struct ps2mouse, dy),
+    FIELD(struct ps2mouse, dz),
+    FIELD(struct ps2mouse, buttons, .max = 31),
+    FIELD(struct ps2mouse, reported, .max = 31),
+};
+const struct field_table ps2mouse_fields =
+    FIELD_TABLE(struct ps2mouse, "ps2mouse", fields, .post_load = post_load);

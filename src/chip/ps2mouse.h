@@ -27,6 +27,8 @@ struct ps2mouse {
     uint8_t buttons, reported; /* enum ps2mouse_button: now, and in the last packet */
 };
 
+extern const struct field_table ps2mouse_fields;
+
 void ps2mouse_init(struct ps2mouse *m);
 void ps2mouse_reset(struct ps2mouse *m); /* power-on state */
 

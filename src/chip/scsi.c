@@ -320,3 +320,14 @@ void scsi_reset(struct scsi_unit *u)
     u->write_cache = true;
     u->drive.cd.locked = false;
 }
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct scsi_unit, drive, ide_drive_fields),
+    FIELD_NONE(struct scsi_unit, mem),
+    FIELD(struct scsi_unit, block_size, .same = true),
+    FIELD(struct scsi_unit, write_cache),
+    FIELD(struct scsi_unit, attention, .max = 15),
+    FIELD_NONE(struct scsi_unit, changed),
+    FIELD_NONE(struct scsi_unit, ctx),
+};
+const struct field_table scsi_unit_fields = FIELD_TABLE(struct scsi_unit, "scsi_unit", fields);

@@ -55,6 +55,8 @@ struct scsi_req {
     struct iovec one;
 };
 
+extern const struct field_table scsi_unit_fields;
+
 void scsi_init_disk(struct scsi_unit *u, struct space *mem, struct blk *blk, const char *model,
                     const char *serial, uint32_t block_size);
 void scsi_init_cdrom(struct scsi_unit *u, struct space *mem, struct blk *blk, const char *model,

@@ -87,4 +87,11 @@ static const struct chip_range ranges[] = {
     {0},
 };
 
-const struct chip_desc testdev_desc = {"testdev", testdev_reset, ranges};
+static const struct field fields[] = {
+    FIELD_NONE(struct testdev, line), FIELD_NONE(struct testdev, exit),
+    FIELD_NONE(struct testdev, ctx),  FIELD_ARRAY(struct testdev, port),
+    FIELD_ARRAY(struct testdev, mem),
+};
+static const struct field_table table = FIELD_TABLE(struct testdev, "testdev", fields);
+
+const struct chip_desc testdev_desc = {"testdev", testdev_reset, ranges, &table};

@@ -257,7 +257,40 @@ void vga_fini(struct vga *v)
 
 static const struct io_ops port_ops = {"vga", 1, port_read, port_write};
 
+static int post_load(void *dev, struct error *e)
+{
+    return vga_vbe_check(dev, e);
+}
+
+static const struct field fields[] = {
+    FIELD_NONE(struct vga, vram), /* a memory of its own in the stream: pc_state.c */
+    FIELD(struct vga, misc),
+    FIELD(struct vga, feature),
+    FIELD(struct vga, retrace),
+    FIELD(struct vga, seq_index),
+    FIELD_ARRAY(struct vga, seq),
+    FIELD(struct vga, gfx_index),
+    FIELD_ARRAY(struct vga, gfx),
+    FIELD(struct vga, crtc_index),
+    FIELD_ARRAY(struct vga, crtc),
+    FIELD(struct vga, attr_index),
+    FIELD_ARRAY(struct vga, attr),
+    FIELD(struct vga, attr_data),
+    FIELD(struct vga, dac_mask),
+    FIELD(struct vga, dac_index),
+    FIELD(struct vga, dac_component, .max = 2),
+    FIELD_ARRAY(struct vga, dac_latch),
+    FIELD(struct vga, dac_reading),
+    FIELD_ARRAY2(struct vga, palette),
+    FIELD(struct vga, latch),
+    FIELD(struct vga, vbe_index),
+    FIELD_ARRAY(struct vga, vbe),
+};
+static const struct field_table table =
+    FIELD_TABLE(struct vga, "vga", fields, .post_load = post_load);
+
 const struct chip_desc vga_desc = {
+    .fields = &table,
     .name = "vga",
     .reset = reset,
     .ranges =

@@ -66,6 +66,7 @@ size_t vga_text(const struct vga *v, char *buf, size_t size);
 /* ---- between the files of the chip ---- */
 
 void vga_vbe_reset(struct vga *v);
+int vga_vbe_check(const struct vga *v, struct error *e); /* of a loaded state */
 uint16_t vga_vbe_read(const struct vga *v, unsigned reg);
 void vga_vbe_write(struct vga *v, unsigned reg, uint16_t val);
 static inline bool vga_vbe_enabled(const struct vga *v)

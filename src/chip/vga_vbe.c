@@ -224,3 +224,15 @@ static void mmio_write(void *dev, uint64_t off, uint64_t val, unsigned size)
 }
 
 const struct io_ops vga_mmio_ops = {"vga registers", 1 | 2, mmio_read, mmio_write};
+
+int vga_vbe_check(const struct vga *v, struct error *e)
+{
+    const uint16_t *r = v->vbe;
+    bool ok = r[VBE_ID] >= ID_FIRST && r[VBE_ID] <= ID_LAST && r[VBE_XRES] <= VGA_VBE_MAX_X &&
+              r[VBE_XRES] % 8 == 0 && r[VBE_YRES] <= VGA_VBE_MAX_Y && pixel_bits(r[VBE_BPP]) &&
+              r[VBE_BANK] < VGA_VRAM_SIZE >> 16 && r[VBE_MEMORY_64K] == VGA_VRAM_SIZE >> 16;
+    if (ok && vga_vbe_enabled(v))
+        ok = r[VBE_XRES] && r[VBE_YRES] && r[VBE_VIRT_WIDTH] >= r[VBE_XRES] &&
+             fits(v, r[VBE_VIRT_WIDTH], r[VBE_X_OFFSET], r[VBE_Y_OFFSET]);
+    return ok ? 0 : error_set(e, ERR_FORMAT, "vbe: is no mode that can be set");
+}

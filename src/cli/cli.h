@@ -35,6 +35,8 @@ enum cli_opt {
     CLI_VERBOSE,
     CLI_LOG_CODE,
     CLI_PERF_MAP,
+    CLI_FROM_STATE,
+    CLI_SAVE_TO,
     CLI_DEFAULTS,
     CLI_KERNEL,
     CLI_INITRD,

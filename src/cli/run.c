@@ -15,6 +15,8 @@ int cli_run(const struct cli_args *a, struct error *e)
     signal(SIGPIPE, SIG_IGN);
     const struct vmm_options o = {.verbose = (int)a->count[CLI_VERBOSE],
                                   .log_code = a->value[CLI_LOG_CODE],
+                                  .state = a->value[CLI_FROM_STATE],
+                                  .save = a->value[CLI_SAVE_TO],
                                   .perf_map = cli_has(a, CLI_PERF_MAP)};
     r = vmm_run(&s, &o, e);
     spec_fini(&s);

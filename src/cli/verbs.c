@@ -12,6 +12,8 @@ const struct cli_option cli_options[CLI_OPTS] = {
     [CLI_LOG_CODE] = {"log-code", 0, "FILE",
                       "writes what the engine jit translates, and how often that runs"},
     [CLI_PERF_MAP] = {"perf-map", 0, NULL, "tells perf(1) about translated code"},
+    [CLI_FROM_STATE] = {"state", 0, "FILE", "goes on from a state that was saved before"},
+    [CLI_SAVE_TO] = {"save", 0, "FILE", "where Ctrl-A z saves the state"},
     [CLI_DEFAULTS] = {"defaults", 0, NULL, "print a spec file with every key and its default"},
     [CLI_KERNEL] = {"kernel", 0, "FILE", "the spec's `kernel`"},
     [CLI_INITRD] = {"initrd", 0, "FILE", "the spec's `initrd`"},
@@ -60,7 +62,8 @@ const struct cli_verb cli_verbs[] = {
      .summary = "run a VM here until it powers off",
      .detail = SPEC_DETAIL "\nThe guest's serial port is this terminal. Ctrl-A x leaves, Ctrl-A h "
                            "lists the other keys.\n",
-     .opts = RUN_OPTS | CLI_OPT(CLI_LOG_CODE) | CLI_OPT(CLI_PERF_MAP),
+     .opts = RUN_OPTS | CLI_OPT(CLI_LOG_CODE) | CLI_OPT(CLI_PERF_MAP) | CLI_OPT(CLI_FROM_STATE) |
+             CLI_OPT(CLI_SAVE_TO),
      .min = 1,
      .max = 1,
      .missing = "which spec file?",

@@ -33,7 +33,8 @@ struct time_info {
     uint8_t flags, pad2[2];
 };
 _Static_assert(sizeof(struct time_info) == 32, "KVM's pvclock_vcpu_time_info");
-#define TIME_STABLE 1u
+#define TIME_STABLE  1u
+#define TIME_STOPPED 2u
 
 #define STEAL_SIZE      64u
 #define STEAL_RESERVED  0x3eu
@@ -103,7 +104,7 @@ static void set_rate(struct kvm_pv *pv, uint64_t tsc_hz)
     pv->tsc_shift = (int8_t)shift;
 }
 
-static void write_time(struct kvm_pv *pv, unsigned cpu)
+static void write_flags(struct kvm_pv *pv, unsigned cpu, uint8_t more)
 {
     const struct kvm_pv_cpu *c = &pv->cpu[cpu];
     if (!(c->system_time & ENABLED))
@@ -113,9 +114,20 @@ static void write_time(struct kvm_pv *pv, unsigned cpu)
         .system_time = 0,
         .tsc_mul = pv->tsc_mul,
         .tsc_shift = pv->tsc_shift,
-        .flags = pv->stable ? TIME_STABLE : 0,
+        .flags = (uint8_t)((pv->stable ? TIME_STABLE : 0) | more),
     };
     publish(pv, c->system_time & ~(uint64_t)ENABLED, &t, sizeof t);
+}
+
+static void write_time(struct kvm_pv *pv, unsigned cpu)
+{
+    write_flags(pv, cpu, 0);
+}
+
+void kvm_pv_stopped(struct kvm_pv *pv)
+{
+    for (unsigned n = 0; n < pv->apic->nlapic; n++)
+        write_flags(pv, n, TIME_STOPPED);
 }
 
 void kvm_pv_tsc_moved(struct kvm_pv *pv, unsigned cpu, uint64_t offset)
@@ -320,3 +332,43 @@ void kvm_pv_init(struct kvm_pv *pv, struct space *mem, struct apic_bus *apic, st
     *pv = (struct kvm_pv){.mem = mem, .apic = apic, .clock = clock, .host = *host, .stable = true};
     set_rate(pv, tsc_hz);
 }
+
+/* ---- state ---- */
+
+/* What the MSRs say is checked as if they were written; the guest's memory is as it was. */
+static int post_load(void *dev, struct error *e)
+{
+    struct kvm_pv *pv = dev;
+    for (unsigned n = 0; n < pv->apic->nlapic; n++) {
+        const struct kvm_pv_cpu *c = &pv->cpu[n];
+        struct lapic_pv *l = &pv->apic->lapic[n]->pv;
+        if (c->steal_time & STEAL_RESERVED || c->eoi & EOI_RESERVED)
+            return error_set(e, ERR_FORMAT, "cpu[%u]: an MSR has reserved bits", n);
+        l->mem = c->eoi & ENABLED ? pv->mem : NULL;
+        l->addr = c->eoi & ~3ull;
+    }
+    return 0;
+}
+
+static const struct field cpu_fields[] = {
+    FIELD(struct kvm_pv_cpu, system_time),
+    FIELD(struct kvm_pv_cpu, eoi),
+    FIELD(struct kvm_pv_cpu, steal_time),
+    FIELD(struct kvm_pv_cpu, tsc_offset),
+};
+static const struct field_table cpu_table =
+    FIELD_TABLE(struct kvm_pv_cpu, "kvm_pv_cpu", cpu_fields);
+
+static const struct field fields[] = {
+    FIELD_NONE(struct kvm_pv, mem),
+    FIELD_NONE(struct kvm_pv, apic),
+    FIELD_NONE(struct kvm_pv, clock),
+    FIELD_NONE(struct kvm_pv, host),
+    FIELD(struct kvm_pv, tsc_mul, .same = true),
+    FIELD(struct kvm_pv, tsc_shift, .same = true),
+    FIELD(struct kvm_pv, wall_clock),
+    FIELD(struct kvm_pv, stable),
+    FIELD_STRUCTS(struct kvm_pv, cpu, cpu_table),
+};
+const struct field_table kvm_pv_fields =
+    FIELD_TABLE(struct kvm_pv, "kvm_pv", fields, .post_load = post_load);

@@ -10,6 +10,7 @@
 #define SOSIA_MACHINE_KVM_PV_H
 
 #include "base/clock.h"
+#include "base/field.h"
 #include "chip/apic_bus.h"
 #include "isa/x86/kvm_pv.h"
 #include "mem/space.h"
@@ -42,13 +43,18 @@ struct kvm_pv {
  * GHz) from 0 at VM time 0. */
 void kvm_pv_init(struct kvm_pv *pv, struct space *mem, struct apic_bus *apic, struct vclock *clock,
                  uint64_t tsc_hz, const struct kvm_pv_host *host);
-void kvm_pv_reset(struct kvm_pv *pv); /* no vCPU runs */
+extern const struct field_table kvm_pv_fields; /* loaded before the APICs */
+void kvm_pv_reset(struct kvm_pv *pv);          /* no vCPU runs */
 
 /* MSRs by their new numbers, from the vCPU's own thread. False: #GP. */
 bool kvm_pv_read_msr(const struct kvm_pv *pv, unsigned cpu, uint32_t msr, uint64_t *val);
 bool kvm_pv_write_msr(struct kvm_pv *pv, unsigned cpu, uint32_t msr, uint64_t val);
 int64_t kvm_pv_hypercall(struct kvm_pv *pv, const struct x86_hypercall *h);
 void kvm_pv_tsc_moved(struct kvm_pv *pv, unsigned cpu, uint64_t offset);
+
+/* The guest did not run for a while: its watchdogs, which look at the mark in the clock's structure
+ * (and clear it), are not to take that for a hang. */
+void kvm_pv_stopped(struct kvm_pv *pv);
 
 /* The vCPU's own thread, without the lock: around the time in which it sleeps and neither executes
  * nor translates anything for its guest. */

@@ -31,17 +31,9 @@ static int map_chip(struct pc *p, const struct chip_desc *d, void *dev, struct e
     return 0;
 }
 
-/* Every chip with fixed addresses, in the order in which they are reset. */
-struct part {
-    const struct chip_desc *desc;
-    void *dev;
-};
-
-#define MAX_PARTS 24
-
-static unsigned parts_of(struct pc *p, struct part *t)
+unsigned pc_parts_of(struct pc *p, struct pc_part *t)
 {
-    const struct part all[] = {
+    const struct pc_part all[] = {
         {&i8259_desc, &p->pic},
         {&ioapic_desc, &p->ioapic},
         {&i8254_desc, &p->pit},
@@ -60,7 +52,7 @@ static unsigned parts_of(struct pc *p, struct part *t)
         {&piix4pm_desc, &p->pm},
         {&testdev_desc, &p->testdev}, /* the last, for it is optional */
     };
-    _Static_assert(ARRAY_LEN(all) <= MAX_PARTS, "enlarge MAX_PARTS");
+    _Static_assert(ARRAY_LEN(all) <= PC_MAX_PARTS, "enlarge PC_MAX_PARTS");
     for (unsigned n = 0; n < ARRAY_LEN(all); n++)
         t[n] = all[n];
     return ARRAY_LEN(all) - !p->spec->testdev;
@@ -68,8 +60,8 @@ static unsigned parts_of(struct pc *p, struct part *t)
 
 static int map_parts(struct pc *p, struct error *e)
 {
-    struct part t[MAX_PARTS];
-    unsigned n = parts_of(p, t);
+    struct pc_part t[PC_MAX_PARTS];
+    unsigned n = pc_parts_of(p, t);
     int rc = 0;
     for (unsigned k = 0; k < n && !rc; k++)
         rc = map_chip(p, t[k].desc, t[k].dev, e);
@@ -303,8 +295,8 @@ void pc_destroy(struct pc *p)
 
 void pc_reset(struct pc *p)
 {
-    struct part t[MAX_PARTS];
-    unsigned n = parts_of(p, t);
+    struct pc_part t[PC_MAX_PARTS];
+    unsigned n = pc_parts_of(p, t);
     space_begin(&p->mem);
     space_begin(&p->port);
     for (unsigned k = 0; k < n; k++)

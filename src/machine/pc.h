@@ -13,6 +13,7 @@
 #include "isa/x86/cpu.h"
 #include "machine/kvm_pv.h"
 #include "spec/spec.h"
+#include "state/stream.h"
 
 #define PC_NSERIAL 2
 #define PC_TSC_HZ  1000000000ull /* the machine's TSC counts nanoseconds of the VM clock */
@@ -76,6 +77,12 @@ void pc_set_ferr(struct pc *p, bool level);
 
 /* What the guest shows in a text mode: lines that end with '\n', NUL-terminated, cut to `size`. */
 void pc_screen_text(struct pc *p, char *buf, size_t size);
+
+/* Names all that is state. For saving, with the VM clock and the vCPUs stopped and nothing in
+ * flight on the disks, after pc_state_begin(), which lets timers run that are due; for loading,
+ * into a board that was just created or reset. */
+void pc_state_begin(struct pc *p);
+void pc_state_list(struct pc *p, struct state_list *l);
 
 /* The user presses the power button. */
 void pc_power_button(struct pc *p);

@@ -131,6 +131,14 @@ struct pc {
     struct smbios_tables smbios;
 };
 
+/* pc.c: every chip with fixed addresses, in the order in which they are reset. */
+struct pc_part {
+    const struct chip_desc *desc;
+    void *dev;
+};
+#define PC_MAX_PARTS 24
+unsigned pc_parts_of(struct pc *p, struct pc_part *t); /* how many */
+
 /* pc_irq.c: interrupt lines */
 void pc_irq_init(struct pc *p);
 struct pin pc_isa_pin(struct pc *p, unsigned irq);

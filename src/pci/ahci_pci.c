@@ -52,3 +52,17 @@ void ahci_pci_fini(struct ahci_pci *p)
     pci_dev_fini(&p->pci);
     ahci_fini(&p->ahci);
 }
+
+static int post_load(void *dev, struct error *e)
+{
+    struct ahci_pci *p = dev;
+    p->ahci.dma = pci_bus_master(&p->pci);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct ahci_pci, pci, pci_dev_fields),
+    FIELD_STRUCT(struct ahci_pci, ahci, ahci_fields),
+};
+const struct field_table ahci_pci_fields =
+    FIELD_TABLE(struct ahci_pci, "ahci_pci", fields, .post_load = post_load);

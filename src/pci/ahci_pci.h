@@ -13,6 +13,7 @@ struct ahci_pci {
 
 /* Wiring then attaches drives to `ahci`. */
 int ahci_pci_init(struct ahci_pci *p, struct pci_bus *b, unsigned devfn, struct error *e);
+extern const struct field_table ahci_pci_fields;
 void ahci_pci_fini(struct ahci_pci *p); /* after blk_close() of the disks */
 
 #endif

@@ -156,3 +156,20 @@ int i440fx_init(struct i440fx *h, struct pci_bus *b, struct ram *ram, uint64_t b
     space_commit(b->mem);
     return rc;
 }
+
+/* ---- state ---- */
+
+static int post_load(void *dev, struct error *e)
+{
+    struct i440fx *h = dev;
+    update_segments(h);
+    update_smram(h);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct i440fx, pci, pci_dev_fields), FIELD_NONE(struct i440fx, ram),
+    FIELD_NONE(struct i440fx, seg), /* of the registers */
+};
+const struct field_table i440fx_fields =
+    FIELD_TABLE(struct i440fx, "i440fx", fields, .post_load = post_load);

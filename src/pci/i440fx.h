@@ -21,6 +21,8 @@ struct pam_segment {
     bool we;        /* writes go to RAM */
 };
 
+extern const struct field_table i440fx_fields;
+
 struct i440fx {
     struct pci_dev pci;
     struct ram *ram;

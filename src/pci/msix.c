@@ -127,8 +127,10 @@ static struct msix *msix_alloc(struct pci_dev *d, unsigned nvectors)
     m->dev = d;
     m->n = nvectors;
     m->pba = bar_size(nvectors) / 2;
-    m->table = calloc(nvectors, ENTRY_SIZE);
-    m->pending = calloc((nvectors + 31) / 32, sizeof *m->pending);
+    m->table_len = nvectors * ENTRY_SIZE;
+    m->pending_len = (nvectors + 31) / 32 * (uint32_t)sizeof *m->pending;
+    m->table = calloc(1, m->table_len);
+    m->pending = calloc(1, m->pending_len);
     if (!m->table || !m->pending) {
         msix_free(m);
         return NULL;
@@ -176,3 +178,15 @@ void pci_msix_notify(struct pci_dev *d, unsigned vector)
     else
         m->pending[vector / 32] |= 1u << (vector % 32);
 }
+
+static const struct field fields[] = {
+    FIELD_NONE(struct msix, dev),
+    FIELD_NONE(struct msix, cap),
+    FIELD(struct msix, n, .same = true),
+    FIELD_NONE(struct msix, pba),
+    FIELD_BUFFER(struct msix, table, table_len, MAX_VECTORS *ENTRY_SIZE, .same = true),
+    FIELD_BUFFER(struct msix, pending, pending_len, MAX_VECTORS / 8, .same = true),
+    FIELD_NONE(struct msix, table_len),
+    FIELD_NONE(struct msix, pending_len),
+};
+const struct field_table msix_fields = FIELD_TABLE(struct msix, "msix", fields);

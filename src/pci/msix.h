@@ -11,11 +11,13 @@ struct msix {
     uint64_t pba;    /* offset of the pending bits within the BAR */
     uint32_t *table; /* 4 dwords for each vector: address, address high, data, control */
     uint32_t *pending;
+    uint32_t table_len, pending_len; /* bytes */
 };
 
 /* Enable, function mask or bus mastering may have changed: sends what is no longer held back. */
 void msix_update(struct msix *m);
 void msix_reset(struct msix *m);
+extern const struct field_table msix_fields;
 void msix_free(struct msix *m); /* NULL is allowed */
 
 #endif

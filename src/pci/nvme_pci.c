@@ -74,3 +74,17 @@ void nvme_pci_fini(struct nvme_pci *p)
     pci_dev_fini(&p->pci);
     nvme_fini(&p->nvme);
 }
+
+static int post_load(void *dev, struct error *e)
+{
+    struct nvme_pci *p = dev;
+    p->nvme.dma = pci_bus_master(&p->pci);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct nvme_pci, pci, pci_dev_fields),
+    FIELD_STRUCT(struct nvme_pci, nvme, nvme_fields),
+};
+const struct field_table nvme_pci_fields =
+    FIELD_TABLE(struct nvme_pci, "nvme_pci", fields, .post_load = post_load);

@@ -14,6 +14,7 @@ struct nvme_pci {
 /* `cfg` without its interrupts, which are the function's. */
 int nvme_pci_init(struct nvme_pci *p, struct pci_bus *b, unsigned devfn,
                   const struct nvme_config *cfg, struct error *e);
+extern const struct field_table nvme_pci_fields;
 void nvme_pci_fini(struct nvme_pci *p); /* after blk_close() of the disk */
 
 #endif

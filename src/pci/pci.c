@@ -326,3 +326,61 @@ void pci_dev_fini(struct pci_dev *d)
     msix_free(d->msix);
     d->msix = NULL;
 }
+
+/* ---- state ---- */
+
+static void dev_save(void *dev)
+{
+    struct pci_dev *d = dev;
+    memcpy(d->saved, d->cfg, sizeof d->saved);
+}
+
+/* What the guest cannot write is as the function was built; but for the interrupt's status. */
+static int dev_load(void *dev, struct error *e)
+{
+    struct pci_dev *d = dev;
+    for (unsigned i = 0; i < sizeof d->cfg; i++) {
+        uint8_t own = (uint8_t) ~(d->wmask[i] | d->w1c[i]);
+        if (i == PCI_STATUS)
+            own &= (uint8_t)~PCI_ST_INTX;
+        if ((d->cfg[i] ^ d->saved[i]) & own)
+            return error_set(e, ERR_STATE,
+                             "register %#x is %#x here and %#x in the saved state: the machines "
+                             "differ",
+                             i, d->cfg[i], d->saved[i]);
+    }
+    memcpy(d->cfg, d->saved, sizeof d->cfg);
+    remap(d);
+    return 0;
+}
+
+static const struct field dev_fields[] = {
+    FIELD_NONE(struct pci_dev, name),
+    FIELD_NONE(struct pci_dev, bus),
+    FIELD(struct pci_dev, devfn, .same = true),
+    FIELD_NONE(struct pci_dev, cfg),
+    FIELD_NONE(struct pci_dev, wmask),
+    FIELD_ARRAY(struct pci_dev, saved),
+    FIELD_NONE(struct pci_dev, w1c),
+    FIELD_NONE(struct pci_dev, bar),
+    FIELD_NONE(struct pci_dev, rom),
+    FIELD_NONE(struct pci_dev, rom_roff),
+    FIELD_NONE(struct pci_dev, cap_last),
+    FIELD_NONE(struct pci_dev, cap_free),
+    FIELD(struct pci_dev, intx_level),
+    FIELD_POINTER(struct pci_dev, msix, msix_fields),
+    FIELD_NONE(struct pci_dev, written),
+    FIELD_NONE(struct pci_dev, reset),
+    FIELD_NONE(struct pci_dev, cfg_read_hook),
+};
+const struct field_table pci_dev_fields =
+    FIELD_TABLE(struct pci_dev, "pci_dev", dev_fields, .pre_save = dev_save, .post_load = dev_load);
+
+static const struct field bus_fields[] = {
+    FIELD_NONE(struct pci_bus, mem),     FIELD_NONE(struct pci_bus, port),
+    FIELD_NONE(struct pci_bus, dev),     FIELD(struct pci_bus, address),
+    FIELD_NONE(struct pci_bus, intx),    FIELD_NONE(struct pci_bus, msi),
+    FIELD_NONE(struct pci_bus, ctx),     FIELD_NONE(struct pci_bus, cf9),
+    FIELD_NONE(struct pci_bus, cf9_dev),
+};
+const struct field_table pci_bus_fields = FIELD_TABLE(struct pci_bus, "pci_bus", bus_fields);

@@ -8,7 +8,7 @@
 #ifndef SOSIA_PCI_PCI_H
 #define SOSIA_PCI_PCI_H
 
-#include "base/error.h"
+#include "base/field.h"
 #include "chip/pin.h"
 #include "mem/space.h"
 
@@ -34,6 +34,7 @@ struct pci_dev {
     uint8_t devfn;
     uint8_t cfg[256];   /* configuration space as read by the guest */
     uint8_t wmask[256]; /* bits that the guest may write */
+    uint8_t saved[256]; /* cfg on its way to and from a saved state */
     uint8_t w1c[256];   /* bits that writing 1 clears (bits here are not in wmask) */
     struct pci_bar bar[PCI_NUM_BARS];
     struct pci_bar rom; /* expansion ROM: backed by RAM offset rom_roff */
@@ -105,5 +106,9 @@ int pci_msix_add(struct pci_dev *d, unsigned bar, unsigned nvectors, struct erro
 bool pci_msix_enabled(const struct pci_dev *d);
 void pci_msix_notify(struct pci_dev *d, unsigned vector); /* honours masks; sets pending bits */
 void pci_dev_fini(struct pci_dev *d);
+
+/* The state of a function, which whoever embeds it has as the first of its fields, and of the bus,
+ * which comes before them. */
+extern const struct field_table pci_dev_fields, pci_bus_fields;
 
 #endif

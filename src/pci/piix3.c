@@ -110,3 +110,29 @@ int piix3_init(struct piix3 *p, struct pci_bus *b, unsigned devfn, struct error 
     reset(&p->pci);
     return 0;
 }
+
+/* ---- state ---- */
+
+static int post_load(void *dev, struct error *e)
+{
+    struct piix3 *p = dev;
+    for (unsigned i = 0; i < PIIX3_PIRQS; i++)
+        p->count[i] = 0;
+    for (unsigned devfn = 0; devfn < ARRAY_LEN(p->asserted); devfn++)
+        for (unsigned pin = 0; pin < 4; pin++)
+            p->count[piix3_pirq(devfn, pin)] += p->asserted[devfn] >> pin & 1;
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct piix3, pci, pci_dev_fields),
+    FIELD(struct piix3, reset_control, .max = RC_HARD | RC_RESET),
+    FIELD_ARRAY(struct piix3, asserted, .max = 15),
+    FIELD_NONE(struct piix3, count), /* of what is asserted */
+    FIELD(struct piix3, driven),
+    FIELD_NONE(struct piix3, set_irq),
+    FIELD_NONE(struct piix3, reset_request),
+    FIELD_NONE(struct piix3, ctx),
+};
+const struct field_table piix3_fields =
+    FIELD_TABLE(struct piix3, "piix3", fields, .post_load = post_load);

@@ -30,6 +30,8 @@ static inline unsigned piix3_pirq(unsigned devfn, unsigned pin)
     return ((devfn >> 3) + 3 + pin) % PIIX3_PIRQS;
 }
 
+extern const struct field_table piix3_fields;
+
 /* Puts the bridge at devfn and claims port 0xCF9. Wiring then fills in the callbacks, and passes
  * the bus' `intx` on to piix3_intx(). */
 int piix3_init(struct piix3 *p, struct pci_bus *b, unsigned devfn, struct error *e);

@@ -260,3 +260,35 @@ void piix3_ide_fini(struct piix3_ide *p)
         ide_fini(&p->channel[i].ide);
     pci_dev_fini(&p->pci);
 }
+
+/* ---- state ---- */
+
+static int post_load(void *dev, struct error *e)
+{
+    update_decode(dev);
+    return 0;
+}
+
+static const struct field channel_fields[] = {
+    FIELD_STRUCT(struct bmide, ide, ide_fields),
+    FIELD_NONE(struct bmide, owner),
+    FIELD_NONE(struct bmide, irq),
+    FIELD_NONE(struct bmide, command_region),
+    FIELD_NONE(struct bmide, control_region),
+    FIELD(struct bmide, intrq),
+    FIELD(struct bmide, command, .max = BM_START | BM_TO_GUEST),
+    FIELD(struct bmide, status),
+    FIELD(struct bmide, table),
+    FIELD(struct bmide, next),
+    FIELD(struct bmide, addr),
+    FIELD(struct bmide, count, .max = PRD_MAX),
+    FIELD(struct bmide, last),
+};
+static const struct field_table channel_table = FIELD_TABLE(struct bmide, "bmide", channel_fields);
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct piix3_ide, pci, pci_dev_fields),
+    FIELD_STRUCTS(struct piix3_ide, channel, channel_table),
+};
+const struct field_table piix3_ide_fields =
+    FIELD_TABLE(struct piix3_ide, "piix3_ide", fields, .post_load = post_load);

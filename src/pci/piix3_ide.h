@@ -29,6 +29,8 @@ struct piix3_ide {
     struct bmide channel[2];
 };
 
+extern const struct field_table piix3_ide_fields;
+
 /* Puts the function at devfn (1.1) and maps its ports. Wiring then attaches drives to
  * channel[n].ide. */
 int piix3_ide_init(struct piix3_ide *p, struct pci_bus *b, unsigned devfn, struct pin irq14,

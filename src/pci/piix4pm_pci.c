@@ -102,3 +102,21 @@ void piix4pm_pci_program(struct piix4pm_pci *p, uint16_t pm_base)
     cfg[PCI_INT_LINE] = 9;
     remap(p);
 }
+
+/* ---- state ---- */
+
+static int post_load(void *dev, struct error *e)
+{
+    remap(dev);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct piix4pm_pci, pci, pci_dev_fields),
+    FIELD_NONE(struct piix4pm_pci, pm), /* a chip of the board */
+    FIELD_STRUCT(struct piix4pm_pci, smb, piix4smb_fields),
+    FIELD_NONE(struct piix4pm_pci, pm_region),
+    FIELD_NONE(struct piix4pm_pci, smb_region),
+};
+const struct field_table piix4pm_pci_fields =
+    FIELD_TABLE(struct piix4pm_pci, "piix4pm_pci", fields, .post_load = post_load);

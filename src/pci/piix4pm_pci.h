@@ -16,6 +16,8 @@ struct piix4pm_pci {
     unsigned pm_region, smb_region;
 };
 
+extern const struct field_table piix4pm_pci_fields;
+
 /* Puts the function at devfn (by convention function 3 of the ISA bridge's slot). `pm` is
  * initialized; wiring maps its fixed ports. */
 int piix4pm_pci_init(struct piix4pm_pci *p, struct pci_bus *b, unsigned devfn, struct piix4pm *pm,

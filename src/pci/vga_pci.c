@@ -40,3 +40,9 @@ int vga_pci_init(struct vga_pci *p, struct pci_bus *b, unsigned devfn, struct vg
     p->pci.reset = reset;
     return 0;
 }
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct vga_pci, pci, pci_dev_fields),
+    FIELD_NONE(struct vga_pci, vga), /* a chip of the board */
+};
+const struct field_table vga_pci_fields = FIELD_TABLE(struct vga_pci, "vga_pci", fields);

@@ -13,6 +13,8 @@ struct vga_pci {
     struct vga *vga;
 };
 
+extern const struct field_table vga_pci_fields;
+
 /* `vga` is initialized; wiring maps its fixed ports and memory. The video BIOS (vgabios-stdvga.bin)
  * lies in the ROM area at rom_roff; rom_size is a power of two, or 0 for none. */
 int vga_pci_init(struct vga_pci *p, struct pci_bus *b, unsigned devfn, struct vga *vga,

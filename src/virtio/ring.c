@@ -101,9 +101,9 @@ static bool in_ram(struct space *mem, gpa_t addr, uint64_t len)
     return true;
 }
 
-bool vring_start(struct vring *q)
+/* Can the areas be used? */
+static bool check_areas(struct vring *q)
 {
-    q->broken = false;
     if (!q->size || (q->size & (q->size - 1)) || q->size > q->max)
         return broken(q, "its size is not a power of two within the limit");
     if (q->desc % 16 || q->avail % 2 || q->used % 4) /* 2.7: alignment */
@@ -112,6 +112,14 @@ bool vring_start(struct vring *q)
         !in_ram(q->mem, q->avail, 6 + 2ull * q->size) ||
         !in_ram(q->mem, q->used, 6 + (uint64_t)USED_SIZE * q->size))
         return broken(q, "an area is not in RAM");
+    return true;
+}
+
+bool vring_start(struct vring *q)
+{
+    q->broken = false;
+    if (!check_areas(q))
+        return false;
     q->last_avail = q->avail_idx = q->used_idx = q->signalled = 0;
     q->enabled = true;
     return true;
@@ -304,3 +312,45 @@ size_t vchain_write(struct space *mem, const struct vchain *c, uint64_t off, con
     }
     return done;
 }
+
+/* ---- state ---- */
+
+bool vring_retake(struct vring *q, uint16_t head, struct vchain *c)
+{
+    c->head = head;
+    c->nread = c->nwrite = 0;
+    c->read_len = c->write_len = 0;
+    return q->enabled && !q->broken && walk(q, c);
+}
+
+static int post_load(void *dev, struct error *e)
+{
+    struct vring *q = dev;
+    struct vring copy = *q;
+    if (q->enabled && !q->broken &&
+        (!check_areas(&copy) || (uint16_t)(q->avail_idx - q->last_avail) > q->size))
+        return error_set(e, ERR_FORMAT, "is no ring that can be used");
+    if (q->enabled && (!q->size || (q->size & (q->size - 1)) || q->size > q->max))
+        return error_set(e, ERR_FORMAT, "size: is no power of two within the limit");
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_NONE(struct vring, mem),
+    FIELD_NONE(struct vring, name),
+    FIELD(struct vring, max, .same = true),
+    FIELD(struct vring, size),
+    FIELD(struct vring, desc),
+    FIELD(struct vring, avail),
+    FIELD(struct vring, used),
+    FIELD(struct vring, enabled),
+    FIELD(struct vring, broken),
+    FIELD(struct vring, indirect),
+    FIELD(struct vring, event_idx),
+    FIELD(struct vring, last_avail),
+    FIELD(struct vring, avail_idx),
+    FIELD(struct vring, used_idx),
+    FIELD(struct vring, signalled),
+};
+const struct field_table vring_fields =
+    FIELD_TABLE(struct vring, "vring", fields, .post_load = post_load);

@@ -19,7 +19,7 @@
 
 #include <sys/uio.h>
 
-#include "base/types.h"
+#include "base/field.h"
 #include "mem/space.h"
 
 /* Longest walk and most pieces of host memory of one chain: 254 data segments, a header and a
@@ -50,6 +50,8 @@ struct vchain {
     struct iovec iov[VCHAIN_IOV];
 };
 
+extern const struct field_table vring_fields;
+
 /* Back to the state before vring_start: default size, no addresses. */
 void vring_reset(struct vring *q);
 
@@ -59,6 +61,10 @@ bool vring_start(struct vring *q);
 /* Takes the next chain: 1, 0 if there is none, -1 if the ring is (now) broken. When it returns 0
  * the driver will notify the next addition. */
 int vring_pop(struct vring *q, struct vchain *c);
+
+/* Takes a chain once more that was taken before a saved state was loaded. False: the ring is (now)
+ * broken. */
+bool vring_retake(struct vring *q, uint16_t head, struct vchain *c);
 
 /* Gives a chain back, `len` bytes of its writable part filled. False: the ring is now broken. */
 bool vring_push(struct vring *q, uint16_t head, uint32_t len);

@@ -220,3 +220,58 @@ void virtio_kick(struct virtio_dev *v, unsigned q)
     if (virtio_queue_usable(v, q))
         v->ops->kick(v, q);
 }
+
+/* ---- state ---- */
+
+void virtio_retake(struct virtio_dev *v, unsigned q, uint16_t head, struct vchain *c)
+{
+    struct virtio_queue *vq = &v->queue[q];
+    if (!vring_retake(&vq->ring, head, c)) {
+        *c = (struct vchain){.head = head};
+        virtio_fail(v, "a virtqueue is broken");
+    }
+    c->gen = vq->gen;
+    vq->inflight++;
+}
+
+static int post_load(void *dev, struct error *e)
+{
+    struct virtio_dev *v = dev;
+    uint64_t extra = v->features & ~virtio_offered(v);
+    if ((v->status & VIRTIO_FEATURES_OK) && extra)
+        return error_set(e, ERR_STATE,
+                         "features: the guest uses %#llx, which this machine does not offer",
+                         (unsigned long long)extra);
+    if ((v->status & (VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK)) == VIRTIO_DRIVER_OK)
+        return error_set(e, ERR_FORMAT, "status: the driver runs without features");
+    for (unsigned q = v->nqueue; q < VIRTIO_MAX_QUEUES; q++)
+        if (v->queue[q].ring.enabled)
+            return error_set(e, ERR_FORMAT, "queue[%u]: does not exist here", q);
+    return 0;
+}
+
+static const struct field queue_fields[] = {
+    FIELD_STRUCT(struct virtio_queue, ring, vring_fields),
+    FIELD_NONE(struct virtio_queue, inflight), /* the disks are drained before the state is saved;
+                                                  for the others see the class */
+    FIELD_NONE(struct virtio_queue, gen),
+    FIELD_NONE(struct virtio_queue, draining),
+};
+static const struct field_table queue_table =
+    FIELD_TABLE(struct virtio_queue, "virtio_queue", queue_fields);
+
+static const struct field fields[] = {
+    FIELD_NONE(struct virtio_dev, ops),
+    FIELD_NONE(struct virtio_dev, mem),
+    FIELD_NONE(struct virtio_dev, interrupt),
+    FIELD_NONE(struct virtio_dev, transport),
+    FIELD(struct virtio_dev, nqueue, .same = true),
+    FIELD(struct virtio_dev, features),
+    FIELD(struct virtio_dev, status),
+    FIELD(struct virtio_dev, generation),
+    FIELD_NONE(struct virtio_dev, draining),
+    FIELD_NONE(struct virtio_dev, dma), /* of the bus: virtio_pci.c */
+    FIELD_STRUCTS(struct virtio_dev, queue, queue_table),
+};
+const struct field_table virtio_fields =
+    FIELD_TABLE(struct virtio_dev, "virtio_dev", fields, .post_load = post_load);

@@ -75,6 +75,10 @@ struct virtio_dev {
 
 /* ---- for device classes ---- */
 
+/* Chains in flight are no part of it: a device class takes those back that it still holds. */
+extern const struct field_table virtio_fields;
+void virtio_retake(struct virtio_dev *v, unsigned q, uint16_t head, struct vchain *c);
+
 void virtio_init(struct virtio_dev *v, const struct virtio_ops *ops, struct space *mem);
 /* Before the transport is made: this device has fewer queues than its class may have. */
 void virtio_set_queues(struct virtio_dev *v, unsigned n);

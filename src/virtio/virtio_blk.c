@@ -446,3 +446,16 @@ void virtio_blk_fini(struct virtio_blk *d)
     free(d->pool);
     *d = (struct virtio_blk){.pool = NULL};
 }
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct virtio_blk, v, virtio_fields),
+    FIELD_NONE(struct virtio_blk, blk),
+    FIELD_NONE(struct virtio_blk, id),
+    FIELD(struct virtio_blk, block_size, .same = true),
+    FIELD(struct virtio_blk, write_back),
+    FIELD_NONE(struct virtio_blk, pool),
+    FIELD_NONE(struct virtio_blk, queue), /* no request is in flight when the state is saved */
+    FIELD_NONE(struct virtio_blk, sync),
+    FIELD_NONE(struct virtio_blk, syncing),
+};
+const struct field_table virtio_blk_fields = FIELD_TABLE(struct virtio_blk, "virtio_blk", fields);

@@ -38,6 +38,7 @@ struct virtio_blk {
 /* ERR_NOMEM. */
 int virtio_blk_init(struct virtio_blk *d, struct space *mem, const struct virtio_blk_config *cfg,
                     struct error *e);
+extern const struct field_table virtio_blk_fields;
 /* After blk_close(), which waits for the requests that point here, and virtio_pci_fini(). */
 void virtio_blk_fini(struct virtio_blk *d);
 

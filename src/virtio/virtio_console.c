@@ -190,3 +190,41 @@ void virtio_console_init(struct virtio_console *d, struct space *mem, struct cha
     *d = (struct virtio_console){.out = out, .ready = ready};
     virtio_init(&d->v, &ops, mem);
 }
+
+/* ---- state ---- */
+
+/* The chain that the back end did not take whole is known by its head. */
+static int post_load(void *dev, struct error *e)
+{
+    struct virtio_console *d = dev;
+    uint16_t head = d->tx.head;
+    if (!d->sending)
+        return 0;
+    if (!d->v.queue[TX].ring.enabled)
+        return error_set(e, ERR_FORMAT, "sending: there is no queue");
+    virtio_retake(&d->v, TX, head, &d->tx);
+    d->sent = min_u64(d->sent, d->tx.read_len);
+    return 0;
+}
+
+static const struct field tx_fields[] = {
+    FIELD(struct vchain, head),          FIELD_NONE(struct vchain, gen),
+    FIELD_NONE(struct vchain, nread),    FIELD_NONE(struct vchain, nwrite),
+    FIELD_NONE(struct vchain, read_len), FIELD_NONE(struct vchain, write_len),
+    FIELD_NONE(struct vchain, iov),
+};
+static const struct field_table tx_table = FIELD_TABLE(struct vchain, "vchain", tx_fields);
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct virtio_console, v, virtio_fields),
+    FIELD_NONE(struct virtio_console, out),
+    FIELD_NONE(struct virtio_console, ready),
+    FIELD_ARRAY(struct virtio_console, fifo),
+    FIELD(struct virtio_console, head, .max = VCON_FIFO - 1),
+    FIELD(struct virtio_console, count, .max = VCON_FIFO),
+    FIELD(struct virtio_console, sending),
+    FIELD(struct virtio_console, sent),
+    FIELD_STRUCT(struct virtio_console, tx, tx_table),
+};
+const struct field_table virtio_console_fields =
+    FIELD_TABLE(struct virtio_console, "virtio_console", fields, .post_load = post_load);

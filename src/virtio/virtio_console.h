@@ -18,6 +18,8 @@ struct virtio_console {
     struct vchain tx;
 };
 
+extern const struct field_table virtio_console_fields;
+
 /* `out` takes what the guest writes; `ready` (may be zeroed) is told when there is room for input.
  */
 void virtio_console_init(struct virtio_console *d, struct space *mem, struct char_out out,

@@ -377,3 +377,26 @@ void virtio_pci_fini(struct virtio_pci *p)
     pci_dev_fini(&p->pci);
     p->v = NULL;
 }
+
+/* ---- state ---- */
+
+static int post_load(void *dev, struct error *e)
+{
+    struct virtio_pci *p = dev;
+    p->v->dma = pci_bus_master(&p->pci);
+    return 0;
+}
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct virtio_pci, pci, pci_dev_fields),
+    FIELD_NONE(struct virtio_pci, v), /* loaded by itself */
+    FIELD(struct virtio_pci, feature_sel),
+    FIELD(struct virtio_pci, driver_sel),
+    FIELD(struct virtio_pci, queue_sel),
+    FIELD(struct virtio_pci, config_vector),
+    FIELD_ARRAY(struct virtio_pci, vector),
+    FIELD(struct virtio_pci, isr, .max = ISR_QUEUE | ISR_CONFIG),
+    FIELD_NONE(struct virtio_pci, window),
+};
+const struct field_table virtio_pci_fields =
+    FIELD_TABLE(struct virtio_pci, "virtio_pci", fields, .post_load = post_load);

@@ -33,6 +33,7 @@ struct virtio_pci {
 /* Puts the device, which the caller keeps, on the bus. */
 int virtio_pci_init(struct virtio_pci *p, struct pci_bus *bus, unsigned devfn, struct virtio_dev *v,
                     struct error *e);
+extern const struct field_table virtio_pci_fields;
 void virtio_pci_fini(struct virtio_pci *p);
 
 #endif

@@ -76,3 +76,8 @@ void virtio_rng_init(struct virtio_rng *d, struct space *mem)
 {
     virtio_init(&d->v, &ops, mem);
 }
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct virtio_rng, v, virtio_fields),
+};
+const struct field_table virtio_rng_fields = FIELD_TABLE(struct virtio_rng, "virtio_rng", fields);

@@ -8,6 +8,7 @@ struct virtio_rng {
     struct virtio_dev v;
 };
 
+extern const struct field_table virtio_rng_fields;
 void virtio_rng_init(struct virtio_rng *d, struct space *mem);
 
 #endif

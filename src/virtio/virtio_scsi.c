@@ -354,3 +354,41 @@ void virtio_scsi_add_cdrom(struct virtio_scsi *d, unsigned target, struct blk *b
 {
     scsi_init_cdrom(add(d, target), d->v.mem, blk, model, serial);
 }
+
+/* ---- state ---- */
+
+static int post_load(void *dev, struct error *e)
+{
+    const struct virtio_scsi *d = dev;
+    for (unsigned n = 0; n < VSCSI_TARGETS; n++)
+        if (d->changed >> n & 1 && !d->target[n].present)
+            return error_set(e, ERR_FORMAT, "changed: there is no target %u", n);
+    return 0;
+}
+
+static const struct field target_fields[] = {
+    FIELD_NONE(struct vscsi_target, d),
+    FIELD_NONE(struct vscsi_target, n),
+    FIELD(struct vscsi_target, present, .same = true),
+    FIELD_STRUCT(struct vscsi_target, unit, scsi_unit_fields),
+};
+static const struct field_table target_table =
+    FIELD_TABLE(struct vscsi_target, "vscsi_target", target_fields);
+
+static const struct field fields[] = {
+    FIELD_STRUCT(struct virtio_scsi, v, virtio_fields),
+    FIELD(struct virtio_scsi, sense_size, .max = MAX_FIELD),
+    FIELD(struct virtio_scsi, cdb_size, .max = MAX_FIELD),
+    FIELD_STRUCTS(struct virtio_scsi, target, target_table),
+    FIELD_NONE(struct virtio_scsi, pool),
+    FIELD_NONE(struct virtio_scsi, nreq),
+    FIELD_NONE(struct virtio_scsi, queue), /* no request is in flight when the state is saved */
+    FIELD_NONE(struct virtio_scsi, managing),
+    FIELD_NONE(struct virtio_scsi, waiting),
+    FIELD_NONE(struct virtio_scsi, managed_target),
+    FIELD_NONE(struct virtio_scsi, resets),
+    FIELD_NONE(struct virtio_scsi, tmf),
+    FIELD(struct virtio_scsi, changed, .max = (1u << VSCSI_TARGETS) - 1),
+};
+const struct field_table virtio_scsi_fields =
+    FIELD_TABLE(struct virtio_scsi, "virtio_scsi", fields, .post_load = post_load);

@@ -46,6 +46,7 @@ struct virtio_scsi {
 
 /* `queues` of requests, 1 to VSCSI_MAX_QUEUES. ERR_NOMEM. */
 int virtio_scsi_init(struct virtio_scsi *d, struct space *mem, unsigned queues, struct error *e);
+extern const struct field_table virtio_scsi_fields;
 void virtio_scsi_fini(struct virtio_scsi *d); /* after blk_close() of the disks */
 
 /* Before the guest runs: names as for scsi_init_*(). */

@@ -91,9 +91,12 @@ static void on_wake(uv_async_t *a)
         return;
     if (req <= VM_REQ_RESET)
         vm_change_engine(vm);
-    if (req != VM_REQ_ENGINE)
+    if (req >= VM_REQ_RESET)
         log_info("%s: %s", req == VM_REQ_RESET ? "reset" : "end", vm->req_why);
-    if (req == VM_REQ_ENGINE || (req == VM_REQ_RESET && !reset(vm, &vm->result))) {
+    bool goes_on = req < VM_REQ_RESET || (req == VM_REQ_RESET && !reset(vm, &vm->result));
+    if (!goes_on)
+        vm_save_cancel(vm);
+    else if (!vm_save_parked(vm)) {
         release(vm, false);
         return;
     }
@@ -134,6 +137,29 @@ static void on_engine_key(void *arg)
     vm_next_engine(arg);
 }
 
+static void key_saved(void *arg, int rc, const struct error *e)
+{
+    const struct vm *vm = arg;
+    char line[sizeof e->msg + 64];
+    if (rc)
+        snprintf(line, sizeof line, "not saved: %s", e->msg);
+    else
+        snprintf(line, sizeof line, "saved to %s", vm->save_file);
+    char_terminal_say(vm->terminal, line);
+}
+
+static void on_save_key(void *arg)
+{
+    struct vm *vm = arg;
+    struct error e;
+    const struct vm_save s = {
+        .path = vm->save_file, .then = VM_SAVE_QUIT, .done = key_saved, .arg = vm};
+    if (!vm->save_file)
+        char_terminal_say(vm->terminal, "not saved: start with --save FILE to say where");
+    else if (vm_save(vm, &s, &e))
+        key_saved(vm, e.code, &e);
+}
+
 /* ---- set-up ---- */
 
 /* Seconds since 1970 as the guest's RTC shall show them now. */
@@ -156,6 +182,7 @@ static int open_terminal(struct vm *vm, struct char_out *out, struct char_ready 
                                               .power = on_power_key,
                                               .screen = on_screen_key,
                                               .engine = on_engine_key,
+                                              .save = on_save_key,
                                               .arg = vm};
     int rc = char_terminal_open(&vm->terminal, &vm->loop, &vm->lock, &hooks, e);
     if (rc)
@@ -276,9 +303,11 @@ int vm_create(struct vm *vm, const struct spec *s, struct error *e)
 
 int vm_run(struct vm *vm, struct error *e)
 {
-    int rc = pc_boot(vm->pc, vm->vcpu[0].cpu, e);
+    int rc = vm->restored ? 0 : pc_boot(vm->pc, vm->vcpu[0].cpu, e);
     if (rc)
         return rc;
+    if (vm->restored)
+        vm_clock_resume(vm);
     for (unsigned n = 0; n < vm->nvcpu; n++) {
         rc = vcpu_start(&vm->vcpu[n], e);
         if (rc) { /* those that run already must end */

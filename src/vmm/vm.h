@@ -8,7 +8,7 @@
  * Stopping: vm_request() raises `stop` and kicks the vCPUs, which park in vm_vcpu_may_run(); when
  * all have parked the loop carries the request out and releases or ends them.
  *
- *        running --vm_request--> stopping --all parked--> parked --reset, engine--> running
+ *        running --vm_request--> stopping --all parked--> parked --reset, engine, save--> running
  *                                                            \--poweroff, quit--> ended
  */
 #ifndef SOSIA_VMM_VM_H
@@ -20,11 +20,13 @@
 #include "char/terminal.h"
 #include "isa/x86/cpuid.h"
 #include "machine/pc.h"
+#include "vmm/save.h"
 #include "vmm/vcpu.h"
 
 enum vm_req {
     VM_REQ_NONE,
     VM_REQ_ENGINE, /* vm_next_engine(): carried out together with a stronger request, too */
+    VM_REQ_SAVE,   /* vm_save(): likewise, unless the VM ends */
     VM_REQ_RESET,
     VM_REQ_POWEROFF,
     VM_REQ_EXIT,
@@ -62,6 +64,15 @@ struct vm {
     unsigned parked;
     enum vm_req req; /* the strongest request not yet carried out */
     char req_why[64];
+
+    /* The loop's thread's: vm_save.c. */
+    struct vm_save save; /* asked for; path NULL: nothing is */
+    char *save_path;
+    int64_t saved_at; /* the calendar's time in a state just saved or loaded */
+    ns_t behind;      /* what the clock has to catch up */
+    uv_timer_t catch_up;
+    bool restored;         /* the VM goes on from a saved state: it does not boot */
+    const char *save_file; /* where the user's key saves to; NULL: nowhere */
 
     struct error result; /* why the VM ended, if it failed */
 };

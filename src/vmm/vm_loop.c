@@ -61,6 +61,9 @@ int vm_loop_init(struct vm *vm, struct error *e)
         vm->timer_poll.data = vm;
         rc = uv_poll_start(&vm->timer_poll, UV_READABLE, on_timer);
     }
+    if (!rc)
+        rc = uv_timer_init(&vm->loop, &vm->catch_up);
+    vm->catch_up.data = vm;
     for (unsigned n = 0; !rc && n < ARRAY_LEN(signals); n++) {
         rc = uv_signal_init(&vm->loop, &vm->signal[n]);
         if (rc)

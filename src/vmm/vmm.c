@@ -7,6 +7,14 @@
 #include "engine/jit/log.h"
 #include "vmm/vm.h"
 
+static int run(struct vm *vm, const struct vmm_options *o, struct error *e)
+{
+    vm->save_file = o->save;
+    vm->restored = o->state;
+    int rc = o->state ? vm_load_file(vm, o->state, e) : 0;
+    return rc ? rc : vm_run(vm, e);
+}
+
 int vmm_run(const struct spec *s, const struct vmm_options *o, struct error *e)
 {
     log_set_level(o->verbose >= 2 ? LOG_DEBUG : o->verbose == 1 ? LOG_INFO : LOG_WARN);
@@ -17,7 +25,7 @@ int vmm_run(const struct spec *s, const struct vmm_options *o, struct error *e)
     if (!rc) {
         rc = vm_create(vm, s, e);
         if (!rc) {
-            rc = vm_run(vm, e);
+            rc = run(vm, o, e);
             vm_destroy(vm);
         }
         jit_log_stop();

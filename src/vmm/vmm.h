@@ -10,6 +10,8 @@
 struct vmm_options {
     int verbose;          /* how many -v: what is told on standard error beside warnings */
     const char *log_code; /* file for what the engine jit makes, or NULL */
+    const char *state;    /* a saved state to go on from, or NULL */
+    const char *save;     /* file for the state when the user asks for it (Ctrl-A z), or NULL */
     bool perf_map;        /* /tmp/perf-PID.map tells perf(1) where that is */
 };
 

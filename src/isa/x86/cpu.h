@@ -19,6 +19,7 @@
 #include "mem/space.h"
 
 struct x86_hypercall;
+struct field_table;
 
 /* The machine as seen by one vCPU. All callbacks may be called only from the vCPU's thread; each
  * takes the device lock itself. */
@@ -251,6 +252,8 @@ _Noreturn void x86_raise_pf(struct x86_cpu *c, gva_t addr, uint32_t error);
 _Noreturn void x86_raise_db(struct x86_cpu *c, uint64_t dr6, bool trap);
 #define x86_gp0(c) x86_raise_err((c), X86_GP, 0)
 #define x86_ud(c)  x86_raise((c), X86_UD)
+
+extern const struct field_table x86_cpu_fields; /* between two calls of run() */
 
 /* Power-on or INIT state (SDM 10.1.1). The BSP starts at F000:FFF0, the others wait for SIPI. */
 void x86_reset(struct x86_cpu *c, bool init);

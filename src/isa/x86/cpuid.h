@@ -65,6 +65,11 @@ bool x86_host_has(unsigned feature);
  * if tsc_hz is absurd. */
 int x86_model_init(struct x86_model *m, uint64_t tsc_hz, struct error *e);
 
+extern const struct field_table x86_model_fields;
+/* For a guest that has been running on another host: *m, which is this host's, becomes what it was
+ * there. ERR_HOST: this host lacks something of it. */
+int x86_model_adopt(struct x86_model *m, const struct x86_model *saved, struct error *e);
+
 /* CPUID as vCPU `c` sees it at this moment (OSXSAVE, APIC id, enabled XSAVE size). out: EAX EBX ECX
  * EDX. */
 void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]);

@@ -1,0 +1,59 @@
+/*
+ * stream.h - the state of a machine as a stream of bytes: parts (structs by their field tables) and
+ * memories (pages). docs/state.md has the format.
+ *
+ * Whoever saves and loads names the same parts and memories; what is in the stream must be all of
+ * them and nothing else. Parts are loaded in the order of the list, after all memory, since some
+ * look at it. Nothing of a stream is believed: lengths are bounded, each section has a checksum,
+ * and the last one says how many there are.
+ */
+#ifndef SOSIA_STATE_STREAM_H
+#define SOSIA_STATE_STREAM_H
+
+#include "base/field.h"
+
+#define STATE_MAX_PARTS    256u
+#define STATE_MAX_MEMORIES 8u
+#define STATE_NAME_LEN     48u /* with the final NUL */
+
+struct state_part {
+    char name[STATE_NAME_LEN]; /* "pci 05.0 nvme": what, and where in the machine */
+    const struct field_table *table;
+    void *obj;
+};
+
+struct state_memory {
+    const char *name;
+    uint8_t *host;
+    uint64_t len; /* a multiple of PAGE_SIZE */
+    int fd;       /* of the memory, whose holes are known to be zero; -1: there is none */
+};
+
+struct state_list {
+    struct state_part part[STATE_MAX_PARTS];
+    unsigned nparts;
+    struct state_memory memory[STATE_MAX_MEMORIES];
+    unsigned nmemories;
+};
+
+/* More than there is room for is remembered, and refused by state_save() and state_load(). */
+void state_add_part(struct state_list *l, const struct field_table *table, void *obj,
+                    const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+void state_add_memory(struct state_list *l, const char *name, uint8_t *host, uint64_t len, int fd);
+
+/* What a save or a load was, for the log. */
+struct state_stats {
+    uint64_t pages, zero_pages; /* stored; known to be zero */
+    uint64_t bytes;             /* of the stream */
+};
+
+/* Writes the stream from the descriptor's position on. Nothing of the machine may change meanwhile.
+ * ERR_IO, ERR_NOMEM, ERR_LIMIT. */
+int state_save(int fd, const struct state_list *l, struct state_stats *stats, struct error *e);
+
+/* Reads a stream of state_save(), with several threads. ERR_IO, ERR_NOMEM, ERR_FORMAT (damaged,
+ * truncated, or of a version that is not known), ERR_STATE (of another machine). After an error the
+ * parts and memories hold anything. */
+int state_load(int fd, const struct state_list *l, struct state_stats *stats, struct error *e);
+
+#endif
