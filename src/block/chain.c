@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "block/layer/raid_super.h"
 
 char *chain_join(const char *from, const char *name)
 {
@@ -31,6 +32,27 @@ static char *text_of(const json_t *info, const char *key)
     return s ? strdup(s) : NULL;
 }
 
+static json_t *raid_json(struct node *n)
+{
+    struct raid_super s;
+    char uuid[2 * RAID_UUID + 1];
+    bool found = false;
+    if (raid_super_read(n, &s, &found) || !found)
+        return NULL;
+    for (unsigned i = 0; i < RAID_UUID; i++)
+        snprintf(uuid + 2 * i, 3, "%02x", s.uuid[i]);
+    json_t *members = json_array();
+    for (unsigned i = 0; i < s.slots; i++)
+        json_array_append_new(
+            members, s.member[i].state == RAID_REBUILDING
+                         ? json_pack("{s:s, s:I}", "state", "rebuilding", "done",
+                                     (json_int_t)s.member[i].rebuilt)
+                         : json_pack("{s:s}", "state", raid_state_name(s.member[i].state)));
+    return json_pack("{s:i, s:s, s:i, s:I, s:I, s:I, s:o}", "level", (int)s.level, "uuid", uuid,
+                     "member", (int)s.slot, "size", (json_int_t)s.size, "chunk",
+                     (json_int_t)s.chunk, "events", (json_int_t)s.events, "members", members);
+}
+
 /* Of the file alone. */
 static int look(struct chain_link *l, const char *format, struct error *e)
 {
@@ -49,6 +71,7 @@ static int look(struct chain_link *l, const char *format, struct error *e)
     l->size = node_size(n);
     if (l->format && l->format->info)
         l->info = l->format->info(n);
+    l->raid = raid_json(n);
     l->backing = text_of(l->info, "backing-file");
     l->backing_format = text_of(l->info, "backing-format");
     node_close(n);
@@ -107,6 +130,7 @@ void chain_free(struct chain *c)
         free(l->backing);
         free(l->backing_format);
         json_decref(l->info);
+        json_decref(l->raid);
     }
     c->n = 0;
 }

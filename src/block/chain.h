@@ -15,6 +15,7 @@ struct chain_link {
     uint64_t allocated;  /* bytes that the file takes on the disk; 0 for a device */
     uint64_t length;     /* of the file */
     struct json_t *info; /* the format's own facts, or NULL */
+    struct json_t *raid; /* what it says about the array that it is a member of, or NULL */
     char *backing;       /* as stored, or NULL */
     char *backing_format;
 };

@@ -82,7 +82,7 @@ static void proxy_done(struct blk_req *own, int result)
     struct req_list finished = {0};
     free(x);
     pthread_mutex_lock(&d->lock);
-    if (result == -EAGAIN) { /* it stays through the gate, at the same place */
+    if (result == -EAGAIN || (result && req->op == BLK_READ)) { /* see to_be_redone() */
         disk_slow(d, req);
     } else {
         req->note.result = result;
@@ -176,11 +176,14 @@ void disk_fast_submit(struct disk *d)
 }
 
 /* Whether the end of a transfer says that the slow way has to be gone. A file that ends early reads
- * as zeroes, which only the node knows; the others say that it did not happen. */
+ * as zeroes, which only the node knows; a read that fails may have another source; the others say
+ * that it did not happen. The request stays through the gate, at the same places. */
 static bool to_be_redone(const struct blk_piece *piece, int result)
 {
     if (result >= 0)
         return (uint64_t)result != piece->len;
+    if (piece->req->op == BLK_READ)
+        return true;
     return result == -EAGAIN || result == -EINTR || result == -ECANCELED || result == -EINVAL ||
            result == -EOPNOTSUPP || result == -ENOMEM;
 }

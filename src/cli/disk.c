@@ -27,6 +27,8 @@ static const struct option long_options[] = {
     {"depth", required_argument, NULL, LONG(DISK_DEPTH)},
     {"duration", required_argument, NULL, LONG(DISK_DURATION)},
     {"destroy-contents", no_argument, NULL, LONG(DISK_DESTROY)},
+    {"level", required_argument, NULL, LONG(DISK_LEVEL)},
+    {"chunk", required_argument, NULL, LONG(DISK_CHUNK)},
     {NULL, 0, NULL, 0},
 };
 
@@ -76,6 +78,15 @@ static const struct disk_verb verbs[] = {
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_KEEP), 1, 1, disk_commit},
     {"compact", "FILE [OPTION]...", "give back the space of zeroes and of unused clusters",
      IMAGE_DETAIL, DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE), 1, 1, disk_compact},
+    {"raid", "FILE FILE... --level N [OPTION]...", "make an array of images",
+     "  --level N            0: striped; 1: mirrored, with the contents of the first image\n"
+     "  --chunk SIZE         RAID 0: bytes together on one image, 64K by default\n"
+     "  --destroy-contents   the images need not be empty (RAID 1: all but the "
+     "first)\n" IMAGE_DETAIL
+     "\nThe last 16 KiB of each image say that it is a member of the array.\n",
+     DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_LEVEL) | DISK_OPT(DISK_CHUNK) |
+         DISK_OPT(DISK_DESTROY),
+     2, RAID_MAX_MEMBERS, disk_raid},
     {"bench", "FILE [OPTION]...", "measure how fast a disk is",
      "  --mode MODE          read, write, randread (the default), randwrite\n"
      "  --block-size SIZE    of a request, 4K by default\n"

@@ -8,6 +8,7 @@
 #ifndef SOSIA_CLI_DISK_H
 #define SOSIA_CLI_DISK_H
 
+#include "block/array.h"
 #include "block/create.h"
 #include "block/image.h"
 #include "block/size.h"
@@ -31,13 +32,15 @@ enum disk_opt {
     DISK_DEPTH,
     DISK_DURATION,
     DISK_DESTROY,
+    DISK_LEVEL,
+    DISK_CHUNK,
     DISK_OPTS
 };
 #define DISK_OPT(o) (1u << (o))
 
 struct disk_args {
     const char *verb;
-    const char *path[2];
+    const char *path[RAID_MAX_MEMBERS];
     int npath;
     bool given[DISK_OPTS];
     const char *value[DISK_OPTS]; /* the last one */
@@ -80,5 +83,6 @@ int disk_map(const struct disk_args *a, struct error *e);
 int disk_commit(const struct disk_args *a, struct error *e);
 int disk_compact(const struct disk_args *a, struct error *e);
 int disk_bench(const struct disk_args *a, struct error *e);
+int disk_raid(const struct disk_args *a, struct error *e);
 
 #endif

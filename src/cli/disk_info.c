@@ -16,6 +16,8 @@ static json_t *link_json(const struct chain_link *l)
                   "allocated-size", (json_int_t)l->allocated, "file-size", (json_int_t)l->length);
     if (l->info)
         json_object_set(o, "format-specific", l->info);
+    if (l->raid)
+        json_object_set(o, "raid", l->raid);
     return o;
 }
 
@@ -68,6 +70,28 @@ static void print_snapshots(json_t *list)
     }
 }
 
+/* The members as this one knows them: of two that differ the one with more events is right. */
+static void print_raid(const json_t *raid)
+{
+    char text[32];
+    size_t i;
+    json_t *m;
+    json_int_t self = json_integer_value(json_object_get(raid, "member"));
+    printf("  array:      RAID %d, %s of each member, events %lld, %s\n",
+           (int)json_integer_value(json_object_get(raid, "level")),
+           size_format(text, (uint64_t)json_integer_value(json_object_get(raid, "size"))),
+           (long long)json_integer_value(json_object_get(raid, "events")),
+           json_string_value(json_object_get(raid, "uuid")));
+    json_array_foreach(json_object_get(raid, "members"), i, m)
+    {
+        const json_t *done = json_object_get(m, "done");
+        printf("  member %zu:   %s", i, json_string_value(json_object_get(m, "state")));
+        if (done)
+            printf(", %s done", size_format(text, (uint64_t)json_integer_value(done)));
+        printf("%s\n", (json_int_t)i == self ? " (this one)" : "");
+    }
+}
+
 static void print_link(const struct chain_link *l)
 {
     char virtual[32], allocated[32];
@@ -86,6 +110,8 @@ static void print_link(const struct chain_link *l)
         putchar('\n');
     }
     print_snapshots(json_object_get(l->info, "snapshots"));
+    if (l->raid)
+        print_raid(l->raid);
 }
 
 int disk_info(const struct disk_args *a, struct error *e)

@@ -24,6 +24,21 @@ static int new_size(const struct disk_args *a, uint64_t old, uint64_t *size, str
     return 0;
 }
 
+/* What says that it is a member lies at its end. */
+static int refuse_member(struct node *n, const char *path, struct error *e)
+{
+    struct raid_super s;
+    bool found = false;
+    int rc = raid_super_read(n, &s, &found);
+    if (rc)
+        return error_errno(e, ERR_IO, -rc, "%s: cannot be read", path);
+    return found ? error_set(e, ERR_STATE,
+                             "%s: is a member of an array, which keeps its size; make a new array "
+                             "of larger images, and copy what is in this one",
+                             path)
+                 : 0;
+}
+
 int disk_resize(const struct disk_args *a, struct error *e)
 {
     struct image_options o = disk_image_options(a, false);
@@ -34,7 +49,9 @@ int disk_resize(const struct disk_args *a, struct error *e)
     if (rc)
         return rc;
     uint64_t old = node_size(n);
-    rc = new_size(a, old, &size, e);
+    rc = refuse_member(n, a->path[0], e);
+    if (!rc)
+        rc = new_size(a, old, &size, e);
     if (!rc && size != old) {
         rc = node_resize(n, size, e);
         int flushed = rc ? 0 : node_flush(n);

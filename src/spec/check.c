@@ -70,6 +70,8 @@ static int check_files(const struct spec *s, struct error *e)
         struct spec_mark at = s->origin ? s->origin->disk[i] : (struct spec_mark){0};
         if (s->disk[i].file && url_is_remote(s->disk[i].file))
             continue; /* connecting to it will tell */
+        if (s->disk[i].raid != SPEC_RAID_NONE)
+            continue; /* some members may be missing */
         r = check_file(s->disk[i].file, s->disk[i].readonly ? R_OK : R_OK | W_OK, true, at, e);
         if (r < 0)
             return r;

@@ -125,14 +125,20 @@ int spec_load_text(const char *path, const char *text, size_t len, struct spec *
     return load(&(struct file_text){path, text, len}, NULL, 0, s, e);
 }
 
+void spec_disk_fini(struct spec_disk *d)
+{
+    for (unsigned i = 0; i < SPEC_MAX_MEMBERS; i++)
+        free(d->members.path[i]);
+    free(d->file);
+    free(d->serial);
+}
+
 void spec_fini(struct spec *s)
 {
     struct spec_origin *o = s->origin;
 
-    for (unsigned i = 0; i < s->ndisk; i++) {
-        free(s->disk[i].file);
-        free(s->disk[i].serial);
-    }
+    for (unsigned i = 0; i < s->ndisk; i++)
+        spec_disk_fini(&s->disk[i]);
     for (size_t i = 0; o && i < o->nsource; i++)
         spec_source_fini(&o->source[i]);
     free(o);

@@ -61,7 +61,10 @@ int spec_key_unknown(const struct spec_key *table, const char *name, struct spec
 
 /* The parsers of the table. */
 spec_parser spec_parse_name, spec_parse_text, spec_parse_path, spec_parse_word, spec_parse_bool,
-    spec_parse_count, spec_parse_size, spec_parse_boot, spec_parse_disks, spec_parse_serial;
+    spec_parse_count, spec_parse_size, spec_parse_boot, spec_parse_disks, spec_parse_members,
+    spec_parse_serial;
+
+void spec_disk_fini(struct spec_disk *d);
 
 /* "512M": the largest unit that is exact. */
 const char *spec_format_size(char buf[32], uint64_t bytes);

@@ -23,14 +23,24 @@ enum spec_serial { SPEC_SERIAL_TERMINAL, SPEC_SERIAL_FILE, SPEC_SERIAL_NONE };
 enum spec_console { SPEC_CONSOLE_NONE, SPEC_CONSOLE_TERMINAL };
 enum spec_clock { SPEC_CLOCK_UTC, SPEC_CLOCK_LOCALTIME };
 
+enum spec_raid { SPEC_RAID_NONE, SPEC_RAID_0, SPEC_RAID_1 };
 enum spec_backing { SPEC_BACKING_INSIDE, SPEC_BACKING_ANYWHERE };
 
-#define SPEC_MAX_DISKS  16
-#define SPEC_MAX_BOOT   3
-#define SPEC_MAX_SERIAL 20 /* what every kind of disk has room for */
+#define SPEC_MAX_DISKS   16
+#define SPEC_MAX_MEMBERS 16 /* of an array */
+#define SPEC_MAX_BOOT    3
+#define SPEC_MAX_SERIAL  20 /* what every kind of disk has room for */
+
+struct spec_members {
+    char *path[SPEC_MAX_MEMBERS]; /* resolved */
+    unsigned n;
+};
 
 struct spec_disk {
-    char *file; /* resolved path */
+    char *file; /* resolved path; of an array a name for messages */
+    enum spec_raid raid;
+    struct spec_members members;
+    bool degraded; /* do without a member that may have what the others lack */
     enum spec_bus bus;
     enum spec_media media;
     bool readonly;   /* so is every CD-ROM */

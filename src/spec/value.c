@@ -249,6 +249,49 @@ int spec_parse_boot(const struct spec_parse *p, const struct spec_key *key,
     return 0;
 }
 
+int spec_parse_members(const struct spec_parse *p, const struct spec_key *key,
+                       const struct spec_node *node, void *field)
+{
+    struct spec_members *m = field;
+
+    if (node->kind != SPEC_NODE_LIST)
+        return wrong_kind(p, key, node, "a list");
+    if (node->nchild == 0 || node->nchild > SPEC_MAX_MEMBERS)
+        return spec_error(p->e, node->at, NULL, "\"%s\" must name 1 to %d images", key->name,
+                          SPEC_MAX_MEMBERS);
+    for (m->n = 0; m->n < node->nchild; m->n++) {
+        int r = spec_parse_path(p, key, &node->child[m->n], &m->path[m->n]);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* What an array is called in messages: "RAID 1 of a.qcow2, b.qcow2". */
+static int name_array(const struct spec_parse *p, const struct spec_node *node,
+                      struct spec_disk *disk)
+{
+    char *name = NULL, *longer;
+
+    if (disk->file)
+        return spec_error(p->e, node->at, NULL, "a disk has \"file\" or \"members\", not both");
+    if (disk->raid == SPEC_RAID_NONE || !disk->members.n)
+        return spec_error(p->e, node->at, "{raid: 1, members: [PATH, PATH]}",
+                          "an array needs \"raid\" and \"members\"");
+    if (disk->media == SPEC_MEDIA_CDROM)
+        return spec_error(p->e, node->at, NULL, "a CD-ROM cannot be an array");
+    if (asprintf(&name, "RAID %u", disk->raid - SPEC_RAID_0) < 0)
+        return replace(p, &disk->file, NULL);
+    for (unsigned i = 0; i < disk->members.n; i++) {
+        int n = asprintf(&longer, "%s%s %s", name, i ? "," : " of", disk->members.path[i]);
+        free(name);
+        name = n < 0 ? NULL : longer;
+        if (!name)
+            break;
+    }
+    return replace(p, &disk->file, name);
+}
+
 /* One item of `disks`: a path, or a map. The bus and the mode start at the table's defaults. */
 static int parse_disk(const struct spec_parse *p, const struct spec_node *node,
                       struct spec_disk *disk)
@@ -261,8 +304,14 @@ static int parse_disk(const struct spec_parse *p, const struct spec_node *node,
     int r = spec_parse_map(p, spec_disk_schema, node, disk, NULL);
     if (r < 0)
         return r;
-    if (!disk->file)
-        return spec_error(p->e, node->at, NULL, "a disk needs \"file\"");
+    if (disk->raid != SPEC_RAID_NONE || disk->members.n)
+        r = name_array(p, node, disk);
+    else if (disk->degraded)
+        r = spec_error(p->e, node->at, NULL, "\"degraded\" needs \"raid\"");
+    else if (!disk->file)
+        r = spec_error(p->e, node->at, NULL, "a disk needs \"file\"");
+    if (r < 0)
+        return r;
     if (disk->media == SPEC_MEDIA_CDROM)
         disk->readonly = true;
     return 0;
@@ -281,10 +330,8 @@ int spec_parse_disks(const struct spec_parse *p, const struct spec_key *key,
     if (node->nchild > SPEC_MAX_DISKS)
         return spec_error(p->e, node->child[SPEC_MAX_DISKS].at, NULL, "more than %d disks",
                           SPEC_MAX_DISKS);
-    for (; s->ndisk > 0; s->ndisk--) {
-        free(s->disk[s->ndisk - 1].file);
-        free(s->disk[s->ndisk - 1].serial);
-    }
+    while (s->ndisk > 0)
+        spec_disk_fini(&s->disk[--s->ndisk]);
     for (size_t i = 0; i < node->nchild; i++) {
         struct spec_disk *disk = &s->disk[s->ndisk++];
         *disk = (struct spec_disk){.bus = SPEC_BUS_VIRTIO};

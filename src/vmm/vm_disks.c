@@ -3,6 +3,7 @@
  */
 #include <stdlib.h>
 
+#include "block/array.h"
 #include "block/disk.h"
 #include "block/image.h"
 #include "block/layer/copy_on_read.h"
@@ -19,12 +20,24 @@ static int add_layers(const struct spec_disk *d, struct node **top, struct error
     return rc;
 }
 
+static int open_array(const struct spec_disk *d, const struct image_options *o, struct node **out,
+                      struct error *e)
+{
+    const struct array_options a = {.level = d->raid == SPEC_RAID_1,
+                                    .format = o->format,
+                                    .readonly = o->readonly,
+                                    .degraded = d->degraded,
+                                    .allow_outside = o->allow_outside};
+    return array_open((const char *const *)d->members.path, d->members.n, &a, out, e);
+}
+
 /* `d`: NULL for other media than disks. */
 static int open_disk(struct vm *vm, const char *path, const struct image_options *o,
                      const struct spec_disk *d, struct blk **out, struct error *e)
 {
     struct node *top = NULL;
-    int rc = image_open(path, o, &top, e);
+    int rc =
+        d && d->raid != SPEC_RAID_NONE ? open_array(d, o, &top, e) : image_open(path, o, &top, e);
     if (rc)
         return rc;
     rc = d ? add_layers(d, &top, e) : 0;

@@ -1,45 +1,14 @@
 #!/usr/bin/env python3
 """nbd.py DRIVER - remote disks by NBD: qemu-nbd serves, and says afterwards what it holds."""
 
-import os
 import random
-import shutil
-import signal
-import subprocess
 import sys
-import time
 
 from driver import MIB, SEED, call, lose_server, make_empty, read_file
-from tap import Skip, expect, run_tests
+from nbd_server import Server
+from tap import expect, run_tests
 
 SIZE = 24 * MIB
-
-
-class Server:
-    """qemu-nbd with one export, on a socket in `folder`."""
-
-    def __init__(self, folder, file, *options, form="raw"):
-        if not shutil.which("qemu-nbd"):
-            raise Skip("qemu-utils is not installed")
-        self.socket = f"{folder}/sock"
-        self.process = subprocess.Popen(["qemu-nbd", "-t", "-f", form, "-k", self.socket, "-x", "disk",
-                                         "-e", "4", *options, file], stderr=subprocess.PIPE)
-        self.uri = f"nbd+unix:///disk?socket={self.socket}"
-        for _ in range(200):
-            if os.path.exists(self.socket) or self.process.poll() is not None:
-                break
-            time.sleep(0.05)
-        expect(self.process.poll() is None, "qemu-nbd did not start")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=60)
-        if os.path.exists(self.socket):
-            os.unlink(self.socket)
 
 
 def writes(folder, driver):
