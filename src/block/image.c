@@ -93,7 +93,8 @@ static int open_link(struct link *l, const char *path, const char *format, bool 
     struct node *file = NULL;
     struct stat st;
     bool guessed = false;
-    if (stat(path, &st) == 0) { /* if not, file_open() says why */
+    const char *at = !l->above && l->o->at ? l->o->at : path;
+    if (stat(at, &st) == 0) { /* if not, file_open() says why */
         l->dev = st.st_dev;
         l->ino = st.st_ino;
         int rc = refuse_loop(l, path, e);
@@ -101,7 +102,7 @@ static int open_link(struct link *l, const char *path, const char *format, bool 
             return rc;
     }
     struct file_options fo = {.readonly = readonly || unlocked, .unlocked = unlocked};
-    int rc = l->above ? file_open(path, &fo, &file, e) : open_named_by_user(path, &fo, &file, e);
+    int rc = l->above ? file_open(at, &fo, &file, e) : open_named_by_user(at, &fo, &file, e);
     if (rc)
         return rc;
     if (format && strcmp(format, "file") == 0 && l->above) {

@@ -20,6 +20,7 @@ struct image_options {
     bool unlocked;      /* look at an image that a VM uses; implies readonly */
     bool check;         /* as format_open's */
     bool no_backing;    /* likewise */
+    const char *at;     /* the file that is to be opened, if it is not at its path yet (output.h) */
 };
 
 /* ERR_IO, ERR_FORMAT, ERR_BUSY, ERR_LIMIT, ERR_NOMEM; the message names the file. */

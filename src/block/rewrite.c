@@ -199,9 +199,10 @@ static int compact_raw(struct node *n, struct rewrite *r, struct error *e)
 static int fill(struct node *from, const struct chain_link *l, const char *temp, struct rewrite *r,
                 struct error *e)
 {
-    struct image_options o = {.format = l->format->name, .allow_outside = r->image.allow_outside};
+    struct image_options o = {
+        .format = l->format->name, .allow_outside = r->image.allow_outside, .at = temp};
     struct node *to = NULL;
-    int rc = image_open(temp, &o, &to, e);
+    int rc = image_open(l->path, &o, &to, e);
     if (rc)
         return rc;
     struct copy copy = {.from = from,

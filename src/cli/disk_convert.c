@@ -23,8 +23,9 @@ static int copy_into(const struct disk_args *a, struct node *from, const char *t
                      const struct format *f, struct error *e)
 {
     struct node *to = NULL;
-    struct image_options o = {.format = f->name, .allow_outside = a->given[DISK_ANYWHERE]};
-    int rc = image_open(temp, &o, &to, e);
+    struct image_options o = {
+        .format = f->name, .allow_outside = a->given[DISK_ANYWHERE], .at = temp};
+    int rc = image_open(a->path[1], &o, &to, e);
     if (rc)
         return rc;
     struct copy c = {.from = from,

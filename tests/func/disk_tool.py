@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """disk_tool.py SOSIA - `sosia disk`: each verb, against qemu-img in both directions."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -178,6 +179,16 @@ def convert_compressed(folder, prog):
     expect(not (f / "b.raw").exists() and len(os.listdir(f)) == 3, os.listdir(f))
 
 
+def wait_until_writes(process, folder):
+    """Until it has the new file open, which has no name yet, or a hidden one."""
+    while process.poll() is None:
+        for fd in pathlib.Path(f"/proc/{process.pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                name = os.readlink(fd)
+                if name.startswith(str(folder)) and (" (deleted)" in name or ".part" in name):
+                    return
+
+
 def convert_is_all_or_nothing(folder, prog):
     """convert: an existing file stays; what is interrupted, fails or is in use leaves nothing"""
     f = pathlib.Path(folder)
@@ -197,12 +208,36 @@ def convert_is_all_or_nothing(folder, prog):
             a.write(random.Random(i).randbytes(2 * MIB))
     with subprocess.Popen([prog, "disk", "convert", f / "a.raw", f / "c", "--compress"],
                           stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
-        while not any(n.startswith(".c.") for n in os.listdir(f)) and p.poll() is None:
-            pass
+        wait_until_writes(p, f)
         p.terminate()
         out, err = p.communicate(timeout=60)
         expect(p.returncode == 1 and "interrupted" in err, p.returncode, out, err)
     expect(sorted(os.listdir(f)) == ["a.raw", "b"], os.listdir(f))
+    for args in ([f / "c"], [f / "b", "--replace"]):
+        with subprocess.Popen([prog, "disk", "convert", f / "a.raw", *args, "--compress"]) as p:
+            wait_until_writes(p, f)
+            p.kill()
+        expect(sorted(os.listdir(f)) == ["a.raw", "b"], "after kill -9:", os.listdir(f))
+
+
+def remains(folder, prog):
+    """what killed processes left is removed, where files cannot be without names; no more than that"""
+    f = pathlib.Path(folder)
+    contents(f / "a.raw")
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    names = {"gone": f".b.{dead.pid}.part", "lives": f".b.{os.getpid()}.part",
+             "locked": f".b.{dead.pid}1.part", "new": f".b.{dead.pid}2.part",
+             "other": f".bb.{dead.pid}.part", "odd": ".b.x.part"}
+    for what, name in names.items():
+        (f / name).write_text(what)
+        if what != "new":
+            os.utime(f / name, (0, 0))
+    with open(f / names["locked"], "r+b") as held:
+        fcntl.fcntl(held, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        disk(prog, "convert", f / "a.raw", f / "b")
+    del names["gone"]
+    expect(sorted(os.listdir(f)) == sorted([*names.values(), "a.raw", "b"]), os.listdir(f))
 
 
 def check_and_repair(folder, prog):
@@ -386,6 +421,6 @@ def bench(folder, prog):
 
 
 TESTS = [create, overlays, info_tells_who, help_of_verbs, convert, convert_compressed,
-         convert_is_all_or_nothing, check_and_repair, resize, mapping, commit, commit_killed,
+         convert_is_all_or_nothing, remains, check_and_repair, resize, mapping, commit, commit_killed,
          compact, bench]
 run_tests(TESTS, sys.argv[1])

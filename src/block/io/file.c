@@ -341,6 +341,7 @@ int file_open(const char *path, const struct file_options *o, struct node **out,
 {
     /* O_NONBLOCK: a FIFO given by mistake must not hang us. */
     int flags = (o->readonly ? O_RDONLY : O_RDWR) | (o->create ? O_CREAT | O_EXCL : 0);
+    flags |= o->unnamed ? O_TMPFILE : 0;
     CLEANUP_CLOSE int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
     if (fd < 0)
         return cannot_open(path, o, e);

@@ -9,6 +9,7 @@
 struct file_options {
     bool readonly;
     bool create;   /* makes it; ERR_BUSY if there is one */
+    bool unnamed;  /* makes one without a name in this folder (O_TMPFILE) */
     bool unlocked; /* no lock is taken: for looking at the image of a running VM */
 };
 
