@@ -28,6 +28,9 @@ struct format_open {
     bool readonly;
     bool check;      /* opened to be checked or repaired: damage is no reason to refuse */
     bool no_backing; /* leave the backing node out: for tools that look at one layer */
+    /* The disk as it was at the internal snapshot with this ID, else with this name; read-only.
+     * NULL: as it is. For formats that have `snapshots`; ERR_STATE: there is none like that. */
+    const char *snapshot;
     const struct format_opener *opener;
     bool guessed; /* the format was probed, not stated */
 };
@@ -63,6 +66,7 @@ struct format {
     const char *name, *help;
     const char *suffixes;                /* "vmdk": of file names, for `disk convert`'s guess */
     const struct format_option *options; /* of create; a NULL name ends it; NULL: none */
+    bool snapshots;                      /* internal ones, which can be read */
     bool (*probe)(const uint8_t head[FORMAT_PROBE], uint64_t file_size);
     /* Takes over `file` when it succeeds. ERR_FORMAT (a damaged or hostile image, or a feature that
      * is not supported: the message says which), ERR_IO, ERR_NOMEM. */

@@ -119,9 +119,13 @@ static int open_link(struct link *l, const char *path, const char *format, bool 
                                     .readonly = fo.readonly,
                                     .check = l->o->check && !l->above,
                                     .no_backing = l->o->no_backing,
+                                    .snapshot = l->above ? NULL : l->o->snapshot,
                                     .opener = &l->opener,
                                     .guessed = guessed};
-        rc = f->open(file, &fopen, out, e);
+        rc = fopen.snapshot && !f->snapshots
+                 ? error_set(e, ERR_STATE, "%s: images of the format %s have no snapshots", path,
+                             f->name)
+                 : f->open(file, &fopen, out, e);
     }
     if (rc)
         node_close(file);

@@ -16,11 +16,12 @@
 struct image_options {
     const char *format; /* NULL, "" or "auto": probed */
     bool readonly;
-    bool allow_outside; /* the files that it names may be anywhere, and their formats guessed */
-    bool unlocked;      /* look at an image that a VM uses; implies readonly */
-    bool check;         /* as format_open's */
-    bool no_backing;    /* likewise */
-    const char *at;     /* the file that is to be opened, if it is not at its path yet (output.h) */
+    bool allow_outside;   /* the files that it names may be anywhere, and their formats guessed */
+    bool unlocked;        /* look at an image that a VM uses; implies readonly */
+    bool check;           /* as format_open's */
+    bool no_backing;      /* likewise */
+    const char *snapshot; /* likewise, of the image itself */
+    const char *at; /* the file that is to be opened, if it is not at its path yet (output.h) */
 };
 
 /* ERR_IO, ERR_FORMAT, ERR_BUSY, ERR_LIMIT, ERR_NOMEM; the message names the file. */

@@ -29,6 +29,7 @@ static const struct option long_options[] = {
     {"destroy-contents", no_argument, NULL, LONG(DISK_DESTROY)},
     {"level", required_argument, NULL, LONG(DISK_LEVEL)},
     {"chunk", required_argument, NULL, LONG(DISK_CHUNK)},
+    {"snapshot", required_argument, NULL, LONG(DISK_SNAPSHOT)},
     {NULL, 0, NULL, 0},
 };
 
@@ -52,11 +53,13 @@ static const struct disk_verb verbs[] = {
     {"convert", "FROM TO [OPTION]...", "copy a disk to a new image of any format",
      "  --format FORMAT      of the new image; by default what the suffix says, else qcow2\n"
      "  --source-format F    of the old one, instead of what its content says\n"
+     "  --snapshot ID|NAME   the disk as it was at an internal snapshot\n"
      "  --backing-anywhere   the old image may name files outside its folder\n"
      "  --compress           compress the data, if the format can\n"
      "  --replace            replace an existing file\n" NEW_DETAIL,
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_SOURCE_FORMAT) | DISK_OPT(DISK_ANYWHERE) |
-         DISK_OPT(DISK_COMPRESS) | DISK_OPT(DISK_REPLACE) | DISK_OPT(DISK_OPTION),
+         DISK_OPT(DISK_COMPRESS) | DISK_OPT(DISK_REPLACE) | DISK_OPT(DISK_OPTION) |
+         DISK_OPT(DISK_SNAPSHOT),
      2, 2, disk_convert},
     {"check", "FILE [--format FORMAT]", "look for damage and lost space",
      "  --format FORMAT      the image's format, instead of what its content says\n"

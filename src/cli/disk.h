@@ -34,6 +34,7 @@ enum disk_opt {
     DISK_DESTROY,
     DISK_LEVEL,
     DISK_CHUNK,
+    DISK_SNAPSHOT,
     DISK_OPTS
 };
 #define DISK_OPT(o) (1u << (o))

@@ -68,6 +68,7 @@ int disk_convert(const struct disk_args *a, struct error *e)
     const struct format *f = NULL;
     struct image_options o = {.format = a->value[DISK_SOURCE_FORMAT],
                               .readonly = true,
+                              .snapshot = a->value[DISK_SNAPSHOT],
                               .allow_outside = a->given[DISK_ANYWHERE]};
     struct node *from = NULL;
     struct stat st;

@@ -179,6 +179,34 @@ def convert_compressed(folder, prog):
     expect(not (f / "b.raw").exists() and len(os.listdir(f)) == 3, os.listdir(f))
 
 
+def convert_snapshots(folder, prog):
+    """convert --snapshot: the disk as qemu-img saw it then, by ID and by name, after resizing too"""
+    f = pathlib.Path(folder)
+    for form in ("compat=0.10", "compat=1.1", "extended_l2=on"):
+        image = f / form
+        for i, size in enumerate((4 * MIB, 5 * MIB)):
+            contents(f / f"want{i}", size, i)
+        qemu_img("convert", "-f", "raw", "-O", "qcow2", "-o", form, f / "want0", image)
+        qemu_img("snapshot", "-c", "first", image)
+        if form == "compat=0.10":  # with a snapshot its size cannot change
+            contents(f / "want1", 4 * MIB, 1)
+        else:
+            qemu_img("resize", image, "5M")
+        qemu_img("convert", "-n", "-f", "raw", "-O", "qcow2", f / "want1", image)
+        qemu_img("snapshot", "-c", "1st", image)
+        qemu_img("convert", "-n", "-f", "raw", "-O", "qcow2", f / "want0", image)
+        listed = disk(prog, "info", image)["format-specific"]["snapshots"]
+        expect([(s["id"], s["name"]) for s in listed] == [("1", "first"), ("2", "1st")], listed)
+        for which, want in (("first", 0), ("1", 0), ("1st", 1), ("2", 1)):
+            disk(prog, "convert", image, f / "out.raw", "--snapshot", which, "--replace")
+            expect((f / "out.raw").read_bytes() == (f / f"want{want}").read_bytes(), form, which)
+            qemu_img("convert", "-l", f"snapshot.{'id' if which.isdigit() else 'name'}={which}", "-O",
+                     "raw", image, f / "qemu.raw")
+            same(f / "out.raw", f / "qemu.raw", "-f", "raw", "-F", "raw")
+        refused(prog, "state", "no snapshot", "convert", image, f / "x", "--snapshot", "third")
+    refused(prog, "state", "have no snapshots", "convert", f / "want0", f / "x", "--snapshot", "1")
+
+
 def wait_until_writes(process, folder):
     """Until it has the new file open, which has no name yet, or a hidden one."""
     while process.poll() is None:
@@ -421,6 +449,6 @@ def bench(folder, prog):
 
 
 TESTS = [create, overlays, info_tells_who, help_of_verbs, convert, convert_compressed,
-         convert_is_all_or_nothing, remains, check_and_repair, resize, mapping, commit, commit_killed,
-         compact, bench]
+         convert_snapshots, convert_is_all_or_nothing, remains, check_and_repair, resize, mapping,
+         commit, commit_killed, compact, bench]
 run_tests(TESTS, sys.argv[1])

@@ -196,9 +196,9 @@ static int do_compare(const char *path, const char *model, const char *snapshot)
     if (snapshot) {
         struct node *file = NULL;
         struct file_options o = {.readonly = true};
-        struct format_open fo = {.path = path, .readonly = true};
+        struct format_open fo = {.path = path, .readonly = true, .snapshot = snapshot};
         require(file_open(path, &o, &file, &e), &e);
-        require(qcow2_open_snapshot(file, &fo, snapshot, &r.n, &e), &e);
+        require(format_find("qcow2")->open(file, &fo, &r.n, &e), &e);
     } else {
         r.n = open_image(path, true, false);
     }

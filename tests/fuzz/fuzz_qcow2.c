@@ -301,9 +301,9 @@ static void use(struct node *n, struct fuzz_in *in)
 /* Opens the image at a snapshot and reads. */
 static void use_snapshot(struct mem *m)
 {
-    struct format_open o = {.path = "image", .readonly = true, .opener = &opener};
+    struct format_open o = {.path = "image", .readonly = true, .opener = &opener, .snapshot = "s"};
     struct node *n = NULL;
-    if (qcow2_open_snapshot(&m->node, &o, "s", &n, NULL))
+    if (format_find("qcow2")->open(&m->node, &o, &n, NULL))
         return;
     for (uint64_t at = 0; at < node_size(n) && at < DISK_SIZE; at += BUF)
         node_read(n, buf, min_u64(BUF, node_size(n) - at), at);

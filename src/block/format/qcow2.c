@@ -110,13 +110,14 @@ int qcow2_l1_bounds(struct qcow2 *q, uint64_t size, uint64_t *entries, struct er
     return 0;
 }
 
-static int read_l1(struct qcow2 *q, struct error *e)
+/* That of a snapshot may be shorter than the disk, which has grown since: the rest are holes. */
+static int read_l1(struct qcow2 *q, bool short_is_fine, struct error *e)
 {
     uint64_t need, bytes = q->l1_size * 8ull;
     int rc = qcow2_l1_bounds(q, q->node.size, &need, e);
     if (rc)
         return rc;
-    if (need > q->l1_size)
+    if (need > q->l1_size && !short_is_fine)
         return error_set(e, ERR_FORMAT, "the L1 table is too small for the disk's size");
     q->l1 = malloc(bytes + 1);
     if (!q->l1)
@@ -209,15 +210,15 @@ static int make_writable(struct qcow2 *q, struct error *e)
     return 0;
 }
 
-static int load(struct qcow2 *q, const struct format_open *o, const char *snapshot, struct error *e)
+static int load(struct qcow2 *q, const struct format_open *o, struct error *e)
 {
     int rc = qcow2_header_read(q, e);
     if (!rc)
         rc = qcow2_snapshots_read(q, e);
-    if (!rc && snapshot)
-        rc = select_snapshot(q, snapshot, e);
+    if (!rc && o->snapshot)
+        rc = select_snapshot(q, o->snapshot, e);
     if (!rc)
-        rc = read_l1(q, e);
+        rc = read_l1(q, o->snapshot != NULL, e);
     if (!rc)
         rc = qcow2_refcount_init(q, e);
     if (!rc && qcow2_cache_init(&q->l2, atomic_load(&cache_bytes), q->slice, false))
@@ -237,33 +238,21 @@ static int load(struct qcow2 *q, const struct format_open *o, const char *snapsh
     return 0;
 }
 
-static int open_image(struct node *file, const struct format_open *o, const char *snapshot,
-                      struct node **out, struct error *e)
+static int open_image(struct node *file, const struct format_open *o, struct node **out,
+                      struct error *e)
 {
     struct error ours;
     e = e ? e : &ours;
     struct qcow2 *q = make(file, o);
     if (!q)
         return error_set(e, ERR_NOMEM, "out of memory");
-    int rc = load(q, o, snapshot, e);
+    int rc = load(q, o, e);
     if (rc) {
         qcow2_destroy(q); /* `file` stays the caller's */
         return rc;
     }
     *out = &q->node;
     return 0;
-}
-
-static int open_active(struct node *file, const struct format_open *o, struct node **out,
-                       struct error *e)
-{
-    return open_image(file, o, NULL, out, e);
-}
-
-int qcow2_open_snapshot(struct node *file, const struct format_open *o, const char *snapshot,
-                        struct node **out, struct error *e)
-{
-    return open_image(file, o, snapshot, out, e);
 }
 
 static bool probe(const uint8_t head[FORMAT_PROBE], uint64_t file_size)
@@ -277,8 +266,9 @@ const struct format format_qcow2 = {
     .help = "QEMU's format: thin, overlays, compressed clusters, snapshots (read)",
     .suffixes = "qcow2 qcow",
     .options = qcow2_options,
+    .snapshots = true,
     .probe = probe,
-    .open = open_active,
+    .open = open_image,
     .create = qcow2_create,
     .check = qcow2_check,
     .info = qcow2_info,

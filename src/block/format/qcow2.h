@@ -35,11 +35,6 @@ struct qcow2_snapshot {
 /* The snapshots of an open image; they live as long as the node. */
 const struct qcow2_snapshot *qcow2_snapshots(struct node *n, unsigned *count);
 
-/* As format_qcow2.open, read-only, the disk as it was at the snapshot with this ID or name.
- * ERR_STATE: there is none. */
-int qcow2_open_snapshot(struct node *file, const struct format_open *o, const char *snapshot,
-                        struct node **out, struct error *e);
-
 /* Bytes of memory for L2 tables of images opened from now on; at least 64 KiB are used. */
 void qcow2_set_cache_size(uint64_t bytes);
 
