@@ -418,6 +418,11 @@ static int post_load(void *dev, struct error *e)
 {
     struct ide_channel *ch = dev;
     uint32_t ranges = IDE_BUF_SIZE / 8;
+    for (unsigned i = 0; i < 2; i++) { /* numbers of sectors are divided by these */
+        const struct ide_drive *d = &ch->drive[i];
+        if (d->kind == IDE_DISK && (!d->current.heads || !d->current.sectors))
+            return error_set(e, ERR_FORMAT, "drive[%u]: current: is no geometry", i);
+    }
     if (!xfer_valid(ch) || ch->trim_next > ch->trim_end || ch->trim_end > ranges)
         return error_set(e, ERR_FORMAT, "xfer: is no transfer that the drive could be in");
     return 0;
@@ -446,15 +451,6 @@ static const struct field ncq_error_fields[] = {
 static const struct field_table ncq_error_table =
     FIELD_TABLE(struct ata_ncq_error, "ata_ncq_error", ncq_error_fields);
 
-/* Numbers of sectors are divided by these. */
-static int drive_loaded(void *dev, struct error *e)
-{
-    const struct ide_drive *d = dev;
-    if (d->kind == IDE_DISK && (!d->current.heads || !d->current.sectors))
-        return error_set(e, ERR_FORMAT, "current: there is no such geometry");
-    return 0;
-}
-
 static const struct field drive_fields[] = {
     FIELD(struct ide_drive, kind, .same = true),
     FIELD_NONE(struct ide_drive, sata),
@@ -478,7 +474,7 @@ static const struct field drive_fields[] = {
     FIELD_STRUCT(struct ide_drive, cd, cd_table),
 };
 const struct field_table ide_drive_fields =
-    FIELD_TABLE(struct ide_drive, "ide_drive", drive_fields, .post_load = drive_loaded);
+    FIELD_TABLE(struct ide_drive, "ide_drive", drive_fields);
 
 static const struct field xfer_fields[] = {
     FIELD(struct ide_xfer, dir, .max = IDE_OUT),

@@ -70,6 +70,7 @@ struct vm {
     char *save_path;
     int64_t saved_at; /* the calendar's time in a state just saved or loaded */
     ns_t behind;      /* what the clock has to catch up */
+    bool clock_stands;
     uv_timer_t catch_up;
     bool restored;         /* the VM goes on from a saved state: it does not boot */
     const char *save_file; /* where the user's key saves to; NULL: nowhere */

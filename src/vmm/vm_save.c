@@ -118,6 +118,12 @@ static int settle_disks(struct vm *vm, struct error *e)
 
 /* ---- save, load ---- */
 
+static void stop_clock(struct vm *vm)
+{
+    vclock_pause(&vm->clock);
+    vm->clock_stands = true;
+}
+
 int vmm_save(struct vm *vm, int fd, struct state_stats *stats, struct error *e)
 {
     struct vm_identity id;
@@ -126,7 +132,7 @@ int vmm_save(struct vm *vm, int fd, struct state_stats *stats, struct error *e)
         return error_set(e, ERR_NOMEM, "out of memory");
     int rc = settle_disks(vm, e);
     pthread_mutex_lock(&vm->lock);
-    vclock_pause(&vm->clock);
+    stop_clock(vm);
     pc_state_begin(vm->pc);
     identify(vm, &id);
     vm->saved_at = id.calendar;
@@ -145,7 +151,7 @@ int vmm_load(struct vm *vm, int fd, struct state_stats *stats, struct error *e)
     if (!l)
         return error_set(e, ERR_NOMEM, "out of memory");
     pthread_mutex_lock(&vm->lock);
-    vclock_pause(&vm->clock);
+    stop_clock(vm);
     identify(vm, &id);
     list_all(vm, &id, l);
     int rc = state_load(fd, l, stats, e);
@@ -279,6 +285,9 @@ static void on_step(uv_timer_t *t)
 
 void vm_clock_resume(struct vm *vm)
 {
+    if (!vm->clock_stands) /* it did not come to that */
+        return;
+    vm->clock_stands = false;
     pthread_mutex_lock(&vm->lock);
     int64_t now = vclock_epoch(&vm->clock) + vclock_now(&vm->clock);
     vclock_resume(&vm->clock);

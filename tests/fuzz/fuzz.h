@@ -47,8 +47,8 @@ size_t fuzz_take(struct fuzz_in *in, const uint8_t **p, size_t max);
 
 /* ---- the machine ---- */
 
-#define FUZZ_WINDOWS      48
-#define FUZZ_DISKS        4
+#define FUZZ_WINDOWS      80
+#define FUZZ_DISKS        10
 #define FUZZ_CHARS        4
 #define FUZZ_PARTS        8
 #define FUZZ_DISK_SIZE    (1440u * 1024) /* a floppy's, so that one size serves all */
