@@ -119,5 +119,6 @@ def fio(folder, prog, bus):
         g.end(0)
 
 
-run_tests([every_bus] + [reset_amid_reads] * LONG + [case(f"fio finds what it wrote: {bus}", fio, bus)
-                         for bus in BUSES if LONG], sys.argv[1])
+if __name__ == "__main__":
+    run_tests([every_bus] + [reset_amid_reads] * LONG +
+              [case(f"fio finds what it wrote: {bus}", fio, bus) for bus in BUSES if LONG], sys.argv[1])

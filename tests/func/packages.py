@@ -102,9 +102,8 @@ def _provider(lib, name):
     raise Skip(f"{lib}, which {name} needs, cannot be found")
 
 
-def copy_program(name, program, root):
+def _gather(name, program, root):
     """Copies a program of package `name`, and the shared libraries it needs, to the tree `root`."""
-    need("readelf")
     todo, done = [(package(name) / program, name, root / program)], set()
     while todo:
         elf, owner, target = todo.pop()
@@ -116,6 +115,20 @@ def copy_program(name, program, root):
             done.add(lib)
             folder = "lib64" if lib.startswith("ld-linux") else "lib"
             todo.append((*_provider(lib, owner), root / folder / lib))
+
+
+def copy_program(name, program, root):
+    """The same, gathered once: to ask apt where each library is takes minutes."""
+    need("readelf")
+    gathered = CACHE / f"{name}-program"
+    if not gathered.exists():
+        package(name)  # makes the folder, too
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            _gather(name, program, pathlib.Path(folder) / "new")
+            with _locked():
+                if not gathered.exists():
+                    os.rename(pathlib.Path(folder) / "new", gathered)
+    shutil.copytree(gathered, root, dirs_exist_ok=True)
 
 
 def sample():
