@@ -296,12 +296,39 @@ def check_and_repair(folder, prog):
         same(f / "a.raw", f / name, "-f", "raw", "-F", "qcow2")
 
 
+def check_and_repair_vdi(folder, prog):
+    """check, repair of vdi images: qemu-img finds what we find, and nothing afterwards"""
+    f = pathlib.Path(folder)
+    (f / "raw").write_bytes(b"".join(bytes([n]) * MIB for n in range(1, 7)))
+    disk(prog, "convert", f / "raw", f / "vdi", "--format", "vdi")
+    good = (f / "vdi").read_bytes()
+    expect(disk(prog, "check", f / "vdi")["errors"] == 0, "clean")
+    for name, at, value, code, lost in (("nowhere", 512, 77, 4, [0]), ("shared", 516, 3, 4, [1]),
+                                        ("leak", 520, 0xffffffff, 3, [2]), ("count", 0x184, 3, 4, [])):
+        bad = bytearray(good)
+        struct.pack_into("<I", bad, at, value)
+        (f / name).write_bytes(bad)
+        expect(qemu_img("check", "-f", "vdi", f / name, ok=False).returncode != 0, name)
+        disk(prog, "check", f / name, code=code)
+        expect((f / name).read_bytes() == bad, "a check writes")
+        fixed = disk(prog, "repair", f / name)
+        expect(fixed["errors-fixed"] + fixed["leaks-fixed"] >= 1, fixed)
+        qemu_img("check", "-f", "vdi", f / name)
+        qemu_img("convert", "-f", "vdi", "-O", "raw", f / name, f / "out")
+        want, out = (f / "raw").read_bytes(), (f / "out").read_bytes()
+        for block in range(6):
+            part = slice(block * MIB, (block + 1) * MIB)
+            expect(block in lost or out[part] == want[part], name, "block", block)
+
+
 def resize(folder, prog):
     """resize: absolute and relative; shrinking only with --shrink; the contents stay"""
     f = pathlib.Path(folder)
     data = contents(f / "a.raw")
     disk(prog, "convert", f / "a.raw", f / "a.qcow2")
-    for name in ("a.raw", "a.qcow2"):
+    disk(prog, "convert", f / "a.raw", f / "a.vdi")
+    qemu_img("convert", "-f", "raw", "-O", "vdi", f / "a.raw", f / "b.vdi")  # no room in its map
+    for name in ("a.raw", "a.qcow2", "a.vdi", "b.vdi"):
         expect(disk(prog, "resize", f / name, "+1M")["virtual-size"] == 5 * MIB, name)
         expect(disk(prog, "resize", f / name, "20M")["virtual-size"] == 20 * MIB, name)
         got = refused(prog, "usage", "would be lost", "resize", f / name, "-18M", code=2)
@@ -309,10 +336,19 @@ def resize(folder, prog):
         expect(disk(prog, "resize", f / name, "-18M", "--shrink")["virtual-size"] == 2 * MIB, name)
         disk(prog, "resize", f / name, "4M")
         refused(prog, "usage", "only", "resize", f / name, "-4M", "--shrink", code=2)
+        info = json.loads(qemu_img("info", "--output=json", f / name).stdout)
+        expect(info["virtual-size"] == 4 * MIB and info["format"] == name.split(".")[1], info)
     (f / "want").write_bytes(data[:2 * MIB] + bytes(2 * MIB))
     same(f / "want", f / "a.raw", "-f", "raw", "-F", "raw")
     same(f / "want", f / "a.qcow2", "-f", "raw", "-F", "qcow2")
     qemu_img("check", f / "a.qcow2")
+    for name in ("a.vdi", "b.vdi"):
+        same(f / "want", f / name, "-f", "raw", "-F", "vdi")
+        qemu_img("check", f / name)
+        disk(prog, "resize", f / name, "900M")  # more than a sector of the map
+        qemu_img("check", f / name)
+        qemu_img("resize", "-f", "raw", f / "want", "900M")
+        same(f / "want", f / name, "-f", "raw", "-F", "vdi")
 
 
 def mapping(folder, prog):
@@ -449,6 +485,6 @@ def bench(folder, prog):
 
 
 TESTS = [create, overlays, info_tells_who, help_of_verbs, convert, convert_compressed,
-         convert_snapshots, convert_is_all_or_nothing, remains, check_and_repair, resize, mapping,
-         commit, commit_killed, compact, bench]
+         convert_snapshots, convert_is_all_or_nothing, remains, check_and_repair,
+         check_and_repair_vdi, resize, mapping, commit, commit_killed, compact, bench]
 run_tests(TESTS, sys.argv[1])

@@ -35,9 +35,9 @@ static void make_image(struct memfile *m)
     m->node.size = DATA + 4 * BLOCK;
 }
 
-static struct node *open_image(struct memfile *m, bool readonly)
+static struct node *open_image(struct memfile *m, bool readonly, bool check)
 {
-    const struct format_open o = {.path = "image", .readonly = readonly};
+    const struct format_open o = {.path = "image", .readonly = readonly, .check = check};
     struct error e = {0};
     struct node *n = NULL;
     int rc = format_vdi.open(&m->node, &o, &n, &e);
@@ -77,6 +77,23 @@ static void write_some(struct node *n, struct fuzz_in *in)
         FUZZ_REQUIRE(memcmp(a, b, len) == 0);
 }
 
+/* What can be repaired is sound afterwards. */
+static void repair(struct memfile *m)
+{
+    struct format_check found = {0}, again = {0};
+    struct node *n = open_image(m, false, true);
+    if (!n)
+        return;
+    bool done = !format_vdi.check(n, FORMAT_FIX_LEAKS | FORMAT_FIX_ERRORS, &found, NULL);
+    if (done)
+        done = !format_vdi.check(n, 0, &again, NULL);
+    FUZZ_REQUIRE(!done || again.errors + again.leaks == 0);
+    node_close(n);
+    n = open_image(m, true, false);
+    FUZZ_REQUIRE(n || !done);
+    node_close(n);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_in in = {data, size};
@@ -88,19 +105,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memfile_damage(m, &in, DATA);
     if (flags & 128)
         m->node.size = fuzz_uint(&in, 3);
-    struct node *n = open_image(m, flags & 1);
+    struct node *n = open_image(m, flags & 1, false);
     if (n) {
         memfile_use(n);
         for (unsigned i = 0; in.left && i < 32; i++)
             write_some(n, &in);
+        if (flags & 2)
+            node_resize(n, (fuzz_u16(&in) + 1ull) * 512, NULL);
         json_t *info = format_vdi.info(n);
         FUZZ_REQUIRE(info);
         json_decref(info);
         node_close(n);
-        n = open_image(m, true);
+        n = open_image(m, true, false);
         FUZZ_REQUIRE(n || !(flags & 1));
         node_close(n);
     }
+    if (flags & 4)
+        repair(m);
     free(m);
     return 0;
 }

@@ -51,6 +51,17 @@ static inline int memfile_flush(struct node *n)
     return 0;
 }
 
+static inline int memfile_resize(struct node *n, uint64_t size, struct error *e)
+{
+    struct memfile *m = CONTAINER_OF(n, struct memfile, node);
+    if (size > MEMFILE_ROOM)
+        return error_set(e, ERR_IO, "too large");
+    if (size < n->size)
+        memset(m->data + size, 0, min_u64(n->size, MEMFILE_ROOM) - size);
+    n->size = size;
+    return 0;
+}
+
 static inline void memfile_close(struct node *n)
 {
     struct memfile *m = CONTAINER_OF(n, struct memfile, node);
@@ -62,6 +73,7 @@ static const struct node_ops memfile_ops = {.name = "memory",
                                             .read = memfile_read,
                                             .write = memfile_write,
                                             .flush = memfile_flush,
+                                            .resize = memfile_resize,
                                             .close = memfile_close};
 
 static inline struct memfile *memfile_open(void)

@@ -219,6 +219,163 @@ static void power_cuts(void **state)
     }
 }
 
+/* ---- changing the size ---- */
+
+/* The image as other programs make it: the data right behind the map, in blocks of 4 KiB. */
+static void make_tight(uint32_t blocks, bool fill)
+{
+    struct node *file = NULL;
+    uint64_t data = 512 + (blocks * 4 + 511) / 512 * 512;
+    make();
+    poke(0x178, 4096, 4);
+    poke(0x180, blocks, 4);
+    poke(0x170, blocks * 4096ull, 8);
+    poke(0x158, data, 4);
+    assert_int_equal(file_open(path, &(struct file_options){0}, &file, &e), 0);
+    assert_int_equal(node_resize(file, data, &e), 0);
+    memset(buf, 0xff, data - 512);
+    assert_int_equal(node_write(file, buf, data - 512, 512, 0), 0);
+    node_close(file);
+    struct node *n = opened(false);
+    for (uint32_t b = 0; b < blocks; b++)
+        if (fill || b * 7 % 5 < 2) {
+            memset(buf, (int)(b % 251 + 1), 4096);
+            assert_int_equal(node_write(n, buf, 4096, b * 7 % blocks * 4096ull, 0), 0);
+        }
+    node_close(n);
+}
+
+static unsigned check(struct node *n, unsigned fix)
+{
+    struct format_check c = {0};
+    assert_int_equal(format_vdi.check(n, fix, &c, &e), 0);
+    return (unsigned)(c.errors + c.leaks);
+}
+
+/* Larger and smaller, at random, with and without room for the map; writes in between. */
+static void resized(void **state)
+{
+    static uint8_t want[4 * MIB];
+    uint64_t size = 256 * 4096, rng = 88172645463325252u;
+    make_tight(256, false);
+    struct node *n = opened(false);
+    assert_int_equal(node_read(n, want, size, 0), 0);
+    for (unsigned step = 0; step < 60; step++) {
+        rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17;
+        uint64_t to = (1 + (rng >> 9) % (step % 3 ? 1600 : 8000)) * 512, at = (rng >> 40) % size;
+        to = step % 3 ? to : min_u64(to, sizeof want);
+        int rc = node_resize(n, to, &e);
+        if (rc == ERR_STATE) { /* too full for a longer map */
+            assert_true(to > size);
+            to = size;
+        } else if (rc) {
+            fail_msg("%s", e.msg);
+        }
+        if (to > size)
+            memset(want + size, 0, to - size);
+        size = to;
+        assert_int_equal(node_size(n), size);
+        at = min_u64(at, size - 1);
+        uint64_t len = min_u64(5000, size - at);
+        memset(want + at, (int)step + 1, len);
+        assert_int_equal(node_write(n, want + at, len, at, 0), 0);
+        for (uint64_t done = 0, part; done < size; done += part) {
+            part = min_u64(size - done, sizeof buf);
+            assert_int_equal(node_read(n, buf, part, done), 0);
+            assert_memory_equal(buf, want + done, part);
+        }
+        if (step % 4 == 0) {
+            node_close(n);
+            n = opened(false);
+        }
+    }
+    node_close(n);
+    n = opened(true);
+    assert_int_equal(node_size(n), size);
+    node_close(n);
+}
+
+static void full_map(void **state)
+{
+    make_tight(128, true);
+    struct node *n = opened(false);
+    assert_int_equal(node_resize(n, 200 * 4096, &e), ERR_STATE);
+    assert_non_null(strstr(e.msg, "convert it"));
+    node_close(n);
+    make();
+    poke(0x4c, 2, 4);
+    n = opened(false);
+    assert_int_equal(node_resize(n, 16 * MIB, &e), ERR_STATE);
+    assert_non_null(strstr(e.msg, "fixed"));
+    node_close(n);
+}
+
+/* At any moment the image is the old one or the new one; what both have reads the same. */
+static void power_cuts_while_resized(void **state)
+{
+    static uint8_t want[500 * 4096];
+    for (unsigned grow = 0; grow < 2; grow++)
+        for (uint64_t at = 0, more = 1; more; at++) {
+            struct node *n = NULL, *cut = NULL;
+            uint64_t size = 128 * 4096, to = grow ? 500 * 4096 : 60 * 4096 + 512;
+            make_tight(128, false);
+            assert_int_equal(open_it(false, &cut, &n), 0);
+            assert_int_equal(node_read(n, want, size, 0), 0);
+            memset(want + size, 0, sizeof want - size);
+            powercut_arm(cut, at, at + 1);
+            int rc = node_resize(n, to, &e);
+            more = powercut_is_cut(cut);
+            assert_true(more || !rc);
+            node_close(n);
+            n = opened(false);
+            assert_true(node_size(n) == size || node_size(n) == to);
+            assert_true(more || node_size(n) == to);
+            uint64_t same = grow ? node_size(n) : to;
+            assert_int_equal(node_read(n, buf, same, 0), 0);
+            assert_memory_equal(buf, want, same);
+            check(n, FORMAT_FIX_LEAKS | FORMAT_FIX_ERRORS);
+            assert_int_equal(check(n, 0), 0);
+            assert_int_equal(node_read(n, buf, same, 0), 0);
+            assert_memory_equal(buf, want, same);
+            node_close(n);
+        }
+}
+
+/* ---- repair ---- */
+
+static void repaired(void **state)
+{
+    struct node *file = NULL, *n = NULL;
+    make();
+    n = opened(false);
+    for (unsigned b = 0; b < 6; b++) {
+        memset(buf, (int)b + 1, MIB);
+        assert_int_equal(node_write(n, buf, MIB, b * MIB, 0), 0);
+    }
+    node_close(n);
+    poke(512, 0xffffffff, 4); /* place 0 is lost */
+    poke(512 + 4, 77, 4);     /* block 1: nowhere */
+    poke(512 + 4 * 3, 2, 4);  /* block 3: where block 2 is */
+    poke(0x184, 1, 4);        /* six */
+    assert_int_equal(open_it(true, NULL, &n), ERR_FORMAT);
+    const struct format_open o = {.path = path, .check = true};
+    assert_int_equal(file_open(path, &(struct file_options){0}, &file, &e), 0);
+    assert_int_equal(format_vdi.open(file, &o, &n, &e), 0);
+    assert_int_equal(check(n, 0), 6); /* 77, shared, the count; places 0, 1 and 3 */
+    check(n, FORMAT_FIX_LEAKS | FORMAT_FIX_ERRORS);
+    assert_int_equal(check(n, 0), 0);
+    node_close(n);
+    n = opened(true);
+    static const uint8_t want[] = {0, 0, 3, 3, 5, 6, 0};
+    for (unsigned b = 0; b < sizeof want; b++) {
+        assert_int_equal(node_read(n, buf, MIB, b * MIB), 0);
+        for (unsigned i = 0; i < MIB; i += 4095)
+            assert_int_equal(buf[i], want[b]);
+    }
+    node_close(n);
+    assert_int_equal(peek(0x184), 4);
+}
+
 /* A flush that failed is never followed by one that succeeds. */
 static void failed_flush(void **state)
 {
@@ -253,7 +410,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(written_and_read), cmocka_unit_test(gaps_are_filled),
         cmocka_unit_test(refused),          cmocka_unit_test(power_cuts),
-        cmocka_unit_test(failed_flush),
+        cmocka_unit_test(failed_flush),     cmocka_unit_test(resized),
+        cmocka_unit_test(full_map),         cmocka_unit_test(power_cuts_while_resized),
+        cmocka_unit_test(repaired),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,27 +1,7 @@
-/*
- * vdi.c - VirtualBox's image format: dynamic and fixed images, version 1.1, without parents.
- *
- * A header, the block map (one little-endian u32 for each block of the disk: the number of its
- * place in the file), then the blocks, 1 MiB each as a rule.
- *
- * Invariants:
- *  1. What the map in the file refers to is durable there. A write puts a new block's bytes into a
- *     free place, then sets the entry in memory; a flush waits for the disk, writes the entries
- * that were set before, and waits again. After a crash some places are unused at worst.
- *  2. No two blocks share a place (checked when the image is opened), none ever moves or is freed.
- *     A place is taken whole: what a write leaves out is made zero, whatever a crash left there.
- *  3. The header's count of places is at least one more than the highest in the map, and written
- *     before the map is: other programs append there.
- *  4. `file` is the map as it is in the file, and the only thing that is written there.
- *
- * Locks: `flush`, then `alloc`. Entries in memory change once, from unallocated to a place; they
- * are read with no lock.
- */
+/* vdi.c - opening, reading, writing and making vdi images. See vdi_int.h for the invariants. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -31,81 +11,16 @@
 #include "base/log.h"
 #include "block/format/formats.h"
 #include "block/format/transfer.h"
-
-enum {
-    H_MAGIC = 0x40,
-    H_VERSION = 0x44,
-    H_LENGTH = 0x48,
-    H_TYPE = 0x4c,
-    H_MAP = 0x154,
-    H_DATA = 0x158,
-    H_SECTOR = 0x168,
-    H_SIZE = 0x170,
-    H_BLOCK = 0x178,
-    H_EXTRA = 0x17c,
-    H_BLOCKS = 0x180,
-    H_COUNT = 0x184,
-    H_UUID = 0x188,
-    H_SNAPSHOT = 0x198,
-    H_LINK = 0x1a8,
-    H_PARENT = 0x1b8,
-    H_END = 0x1c8,
-};
-
-#define MAGIC         0xbeda107fu
-#define VERSION       0x00010001u
-#define TYPE_DYNAMIC  1u
-#define TYPE_FIXED    2u
-#define SECTOR        512u
-#define UNALLOCATED   0xffffffffu
-#define DISCARDED     0xfffffffeu /* reads as zeroes */
-#define MIN_BLOCK     (4 * KIB)
-#define MAX_BLOCK     (64 * MIB)
-#define DEFAULT_BLOCK (1 * MIB)
-#define MAX_BLOCKS    (4u << 20) /* 4 TiB in blocks of 1 MiB; 33 MiB of memory */
-#define PER_SECTOR    (SECTOR / 4)
-
-struct vdi {
-    struct node node;
-    struct node *below;
-    uint64_t map_at, data_at;
-    uint64_t block;
-    uint32_t blocks, type;
-    uint32_t *map;            /* in memory: atomic */
-    pthread_mutex_t flush;    /* of `file` and `failed` */
-    uint8_t *file;            /* invariant 4; whole sectors */
-    int failed;               /* -errno of the first flush that failed: node.h, rule 4 */
-    pthread_mutex_t alloc;    /* of what follows */
-    uint8_t *used;            /* a byte for each place */
-    uint8_t *dirty;           /* a byte for each sector of the map: set, not yet in the file */
-    uint8_t *settled;         /* a byte for each block: its entry in the file is durable; atomic */
-    uint32_t first_free, end; /* places below are in use; end: one more than the highest in use */
-    atomic_bool written;
-};
-
-static struct vdi *vdi_of(struct node *n)
-{
-    return CONTAINER_OF(n, struct vdi, node);
-}
+#include "block/format/vdi_int.h"
 
 static uint32_t entry_of(const struct vdi *v, uint64_t b)
 {
-    return __atomic_load_n(&v->map[b], __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&v->a.map[b], __ATOMIC_ACQUIRE);
 }
 
 static bool is_settled(const struct vdi *v, uint64_t b)
 {
-    return __atomic_load_n(&v->settled[b], __ATOMIC_ACQUIRE);
-}
-
-static bool is_place(uint32_t entry)
-{
-    return entry < DISCARDED;
-}
-
-static uint64_t place_at(const struct vdi *v, uint32_t place)
-{
-    return v->data_at + place * v->block;
+    return __atomic_load_n(&v->a.settled[b], __ATOMIC_ACQUIRE);
 }
 
 /* ---- reading ---- */
@@ -122,10 +37,10 @@ static struct run find_run(const struct vdi *v, uint64_t offset, uint64_t len)
     uint64_t b = offset / v->block, in = offset % v->block, have = v->block - in;
     uint32_t entry = entry_of(v, b);
     for (uint64_t i = 1; have < len; i++, have += v->block)
-        if (entry_of(v, b + i) != (is_place(entry) ? entry + i : entry))
+        if (entry_of(v, b + i) != (vdi_is_place(entry) ? entry + i : entry))
             break;
     return (struct run){.entry = entry,
-                        .where = is_place(entry) ? place_at(v, entry) + in : 0,
+                        .where = vdi_is_place(entry) ? vdi_place_at(v, entry) + in : 0,
                         .len = min_u64(have, len)};
 }
 
@@ -138,7 +53,7 @@ static int vdi_read(struct node *n, const struct iovec *iov, int niov, uint64_t 
     iov_advance(&c, 0);
     while (len > 0) {
         struct run r = find_run(v, offset, len);
-        int rc = transfer_read(is_place(r.entry) ? v->below : NULL, &c, r.where, r.len);
+        int rc = transfer_read(vdi_is_place(r.entry) ? v->below : NULL, &c, r.where, r.len);
         if (rc)
             return rc;
         offset += r.len;
@@ -151,7 +66,7 @@ static int vdi_map(struct node *n, uint64_t offset, uint64_t len, struct node_ex
 {
     struct vdi *v = vdi_of(n);
     struct run r = find_run(v, offset, len);
-    bool data = is_place(r.entry);
+    bool data = vdi_is_place(r.entry);
     *out = (struct node_extent){.kind = data                     ? NODE_DATA
                                         : r.entry == UNALLOCATED ? NODE_HOLE
                                                                  : NODE_ZERO,
@@ -170,11 +85,11 @@ static bool vdi_resolve(struct node *n, uint64_t offset, uint64_t len, bool writ
     if (write)
         len = min_u64(len, v->block - offset % v->block);
     struct run r = find_run(v, offset, len);
-    if (write && (!is_place(r.entry) || !is_settled(v, offset / v->block)))
+    if (write && (!vdi_is_place(r.entry) || !is_settled(v, offset / v->block)))
         return false;
     if (write)
         atomic_store(&v->written, true);
-    *out = (struct node_place){is_place(r.entry) ? v->below : NULL, r.where, r.len};
+    *out = (struct node_place){vdi_is_place(r.entry) ? v->below : NULL, r.where, r.len};
     return true;
 }
 
@@ -183,7 +98,7 @@ static bool vdi_resolve(struct node *n, uint64_t offset, uint64_t len, bool writ
 /* The first place that is free; there is one for each block. `alloc` held. */
 static bool take_place(struct vdi *v, uint32_t *place)
 {
-    while (v->first_free < v->blocks && v->used[v->first_free])
+    while (v->first_free < v->blocks && v->a.used[v->first_free])
         v->first_free++;
     *place = v->first_free;
     return v->first_free < v->blocks;
@@ -198,30 +113,30 @@ static int write_new(struct vdi *v, struct iov_cursor *c, uint64_t offset, uint6
         return -ENOSPC;
     int rc = 0;
     if (len < v->block)
-        rc = node_zero(v->below, place_at(v, place), v->block, NODE_MAY_UNMAP);
+        rc = node_zero(v->below, vdi_place_at(v, place), v->block, NODE_MAY_UNMAP);
     if (!rc)
-        rc = transfer_write(v->below, c, place_at(v, place) + offset % v->block, len, 0);
+        rc = transfer_write(v->below, c, vdi_place_at(v, place) + offset % v->block, len, 0);
     if (rc)
         return rc;
-    v->used[place] = 1;
+    v->a.used[place] = 1;
     v->end = (uint32_t)max_u64(v->end, place + 1ull);
-    v->dirty[b / PER_SECTOR] = 1;
-    __atomic_store_n(&v->map[b], place, __ATOMIC_RELEASE);
+    v->a.dirty[b / PER_SECTOR] = 1;
+    __atomic_store_n(&v->a.map[b], place, __ATOMIC_RELEASE);
     return 0;
 }
 
 static int write_block(struct vdi *v, struct iov_cursor *c, uint64_t offset, uint64_t len)
 {
     uint64_t b = offset / v->block;
-    if (!is_place(entry_of(v, b))) {
+    if (!vdi_is_place(entry_of(v, b))) {
         pthread_mutex_lock(&v->alloc);
-        bool none = !is_place(entry_of(v, b)); /* still */
+        bool none = !vdi_is_place(entry_of(v, b)); /* still */
         int rc = none ? write_new(v, c, offset, len) : 0;
         pthread_mutex_unlock(&v->alloc);
         if (none)
             return rc;
     }
-    return transfer_write(v->below, c, place_at(v, entry_of(v, b)) + offset % v->block, len, 0);
+    return transfer_write(v->below, c, vdi_place_at(v, entry_of(v, b)) + offset % v->block, len, 0);
 }
 
 /* Takes the entries that are set but not in the file into `file`. Returns whether there are any. */
@@ -231,13 +146,13 @@ static bool collect(struct vdi *v, uint8_t *changed, uint8_t count[4])
     pthread_mutex_lock(&v->alloc);
     store_le32(count, v->end);
     for (uint32_t s = 0; s * PER_SECTOR < v->blocks; s++) {
-        changed[s] = v->dirty[s];
-        any |= v->dirty[s];
-        if (!v->dirty[s])
+        changed[s] = v->a.dirty[s];
+        any |= v->a.dirty[s];
+        if (!v->a.dirty[s])
             continue;
-        v->dirty[s] = 0;
+        v->a.dirty[s] = 0;
         for (uint32_t b = s * PER_SECTOR; b < (s + 1) * PER_SECTOR && b < v->blocks; b++)
-            store_le32(v->file + b * 4ull, v->map[b]);
+            store_le32(v->a.file + b * 4ull, v->a.map[b]);
     }
     pthread_mutex_unlock(&v->alloc);
     return any;
@@ -247,7 +162,7 @@ static int write_map(struct vdi *v, const uint8_t *changed)
 {
     for (uint32_t s = 0; s * PER_SECTOR < v->blocks; s++) {
         int rc = !changed[s] ? 0
-                             : node_write(v->below, v->file + (uint64_t)s * SECTOR, SECTOR,
+                             : node_write(v->below, v->a.file + (uint64_t)s * SECTOR, SECTOR,
                                           v->map_at + (uint64_t)s * SECTOR, 0);
         if (rc)
             return rc;
@@ -258,18 +173,19 @@ static int write_map(struct vdi *v, const uint8_t *changed)
 static void settle(struct vdi *v, const uint8_t *changed)
 {
     for (uint32_t b = 0; b < v->blocks; b++)
-        if (changed[b / PER_SECTOR] && is_place(load_le32(v->file + b * 4ull)))
-            __atomic_store_n(&v->settled[b], 1, __ATOMIC_RELEASE);
+        if (changed[b / PER_SECTOR] && vdi_is_place(load_le32(v->a.file + b * 4ull)))
+            __atomic_store_n(&v->a.settled[b], 1, __ATOMIC_RELEASE);
 }
 
 /* `flush` held. */
-static int flush_locked(struct vdi *v)
+int vdi_flush_locked(struct vdi *v)
 {
     uint8_t count[4], *changed = calloc(v->blocks / PER_SECTOR + 1, 1);
     if (!changed)
         return -ENOMEM; /* nothing was changed: the next one may succeed */
     bool any = collect(v, changed, count);
     int rc = any ? node_write(v->below, count, sizeof count, H_COUNT, 0) : 0;
+    v->count = any ? load_le32(count) : v->count;
     if (!rc)
         rc = node_flush(v->below); /* invariants 1 and 3 */
     if (!rc && any)
@@ -288,7 +204,7 @@ static int vdi_flush(struct node *n)
 {
     struct vdi *v = vdi_of(n);
     pthread_mutex_lock(&v->flush);
-    int rc = v->failed ? v->failed : flush_locked(v);
+    int rc = v->failed ? v->failed : vdi_flush_locked(v);
     pthread_mutex_unlock(&v->flush);
     return rc;
 }
@@ -320,7 +236,7 @@ static int vdi_zero(struct node *n, uint64_t offset, uint64_t len, unsigned flag
     atomic_store(&v->written, true);
     while (len > 0) {
         struct run r = find_run(v, offset, len);
-        int rc = is_place(r.entry)
+        int rc = vdi_is_place(r.entry)
                      ? node_zero(v->below, r.where, r.len, flags & ~(unsigned)NODE_FUA)
                      : 0;
         if (rc)
@@ -343,11 +259,7 @@ static void destroy(struct vdi *v)
 {
     pthread_mutex_destroy(&v->flush);
     pthread_mutex_destroy(&v->alloc);
-    free(v->map);
-    free(v->file);
-    free(v->used);
-    free(v->dirty);
-    free(v->settled);
+    vdi_free_map(&v->a);
     free(v);
 }
 
@@ -373,6 +285,7 @@ static const struct node_ops vdi_ops = {
     .zero = vdi_zero,
     .discard = vdi_discard,
     .map = vdi_map,
+    .resize = vdi_resize,
     .resolve = vdi_resolve,
     .close = vdi_close,
 };
@@ -415,6 +328,7 @@ static int check_layout(struct vdi *v, const uint8_t h[SECTOR], struct error *e)
     uint64_t size = load_le64(h + H_SIZE);
     v->block = load_le32(h + H_BLOCK);
     v->blocks = load_le32(h + H_BLOCKS);
+    v->count = load_le32(h + H_COUNT);
     v->map_at = load_le32(h + H_MAP);
     v->data_at = load_le32(h + H_DATA);
     if ((v->block & (v->block - 1)) || v->block < MIN_BLOCK || v->block > MAX_BLOCK)
@@ -434,39 +348,70 @@ static int check_layout(struct vdi *v, const uint8_t h[SECTOR], struct error *e)
     return 0;
 }
 
+static int check_entry(struct vdi *v, uint32_t b, uint64_t there, struct error *e)
+{
+    uint32_t entry = v->a.map[b];
+    if (entry >= v->blocks || entry >= there)
+        return error_set(e, ERR_FORMAT,
+                         "block %u is said to be at place %u, but the file has only %" PRIu64
+                         "; was it copied completely?",
+                         b, entry, min_u64(there, v->blocks));
+    if (v->a.used[entry])
+        return error_set(e, ERR_FORMAT, "block %u shares its place with another", b);
+    return 0;
+}
+
 static int check_map(struct vdi *v, struct error *e)
 {
     uint64_t there = (node_size(v->below) - v->data_at) / v->block;
     for (uint32_t b = 0; b < v->blocks; b++) {
-        uint32_t entry = v->map[b] = load_le32(v->file + b * 4ull);
-        if (!is_place(entry))
+        uint32_t entry = v->a.map[b] = load_le32(v->a.file + b * 4ull);
+        if (!vdi_is_place(entry))
             continue;
-        if (entry >= v->blocks || entry >= there)
-            return error_set(e, ERR_FORMAT,
-                             "block %u is said to be at place %u, but the file has only %" PRIu64
-                             "; was it copied completely?",
-                             b, entry, min_u64(there, v->blocks));
-        if (v->used[entry])
-            return error_set(e, ERR_FORMAT, "block %u shares its place with another", b);
-        v->used[entry] = 1;
-        v->settled[b] = 1;
+        int rc = check_entry(v, b, there, v->check ? NULL : e);
+        if (rc && !v->check)
+            return rc;
+        if (rc) {
+            v->a.map[b] = UNALLOCATED;
+            continue;
+        }
+        v->a.used[entry] = 1;
+        v->a.settled[b] = 1;
         v->end = (uint32_t)max_u64(v->end, entry + 1ull);
     }
     return 0;
 }
 
+int vdi_alloc_map(struct vdi *v, uint32_t blocks)
+{
+    uint64_t sectors = blocks / PER_SECTOR + 1;
+    v->a.map = malloc(blocks * sizeof *v->a.map);
+    v->a.file = malloc(sectors * SECTOR);
+    v->a.used = calloc(blocks, 1);
+    v->a.dirty = calloc(sectors, 1);
+    v->a.settled = calloc(blocks, sizeof *v->a.settled);
+    if (!v->a.map || !v->a.file || !v->a.used || !v->a.dirty || !v->a.settled)
+        return -ENOMEM;
+    memset(v->a.map, 0xff, blocks * sizeof *v->a.map);
+    memset(v->a.file, 0xff, sectors * SECTOR);
+    return 0;
+}
+
+void vdi_free_map(struct vdi_arrays *a)
+{
+    free(a->map);
+    free(a->file);
+    free(a->used);
+    free(a->dirty);
+    free(a->settled);
+}
+
 static int read_map(struct vdi *v, struct error *e)
 {
-    uint64_t sectors = v->blocks / PER_SECTOR + 1;
-    v->map = calloc(v->blocks, sizeof *v->map);
-    v->file = calloc(sectors, SECTOR);
-    v->used = calloc(v->blocks, 1);
-    v->dirty = calloc(sectors, 1);
-    v->settled = calloc(v->blocks, sizeof *v->settled);
-    if (!v->map || !v->file || !v->used || !v->dirty || !v->settled)
+    if (vdi_alloc_map(v, v->blocks))
         return error_set(e, ERR_NOMEM, "out of memory");
     uint64_t len = (v->blocks * 4ull + SECTOR - 1) / SECTOR * SECTOR;
-    int rc = node_read(v->below, v->file, len, v->map_at);
+    int rc = node_read(v->below, v->a.file, len, v->map_at);
     return rc ? error_errno(e, ERR_IO, -rc, "cannot read the block map") : check_map(v, e);
 }
 
@@ -484,6 +429,7 @@ static int vdi_open(struct node *file, const struct format_open *o, struct node 
                             .alignment = file->alignment,
                             .fd = -1};
     v->below = file;
+    v->check = o->check;
     pthread_mutex_init(&v->flush, NULL);
     pthread_mutex_init(&v->alloc, NULL);
     int rc = node_size(file) < SECTOR
@@ -578,5 +524,6 @@ const struct format format_vdi = {
     .probe = vdi_probe,
     .open = vdi_open,
     .create = vdi_create,
+    .check = vdi_check,
     .info = vdi_info,
 };
