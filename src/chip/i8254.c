@@ -404,6 +404,13 @@ static const struct chip_range ranges[] = {{true, 0x40, 4, &ops}, {0}};
  * behind by a period, or before tick 0. */
 #define SLACK (1u << 20)
 
+static void pre_save(void *dev)
+{
+    struct i8254 *p = dev;
+    for (unsigned n = 0; n < ARRAY_LEN(p->channel); n++)
+        settle(&p->channel[n], tick_now(p));
+}
+
 static int channel_check(const struct i8254_channel *c, uint64_t now, struct error *e)
 {
     bool settles = c->pending && c->pending_at != NEVER;
@@ -461,6 +468,6 @@ static const struct field fields[] = {
     FIELD_NONE(struct i8254, irq),
 };
 static const struct field_table table =
-    FIELD_TABLE(struct i8254, "i8254", fields, .post_load = post_load);
+    FIELD_TABLE(struct i8254, "i8254", fields, .pre_save = pre_save, .post_load = post_load);
 
 const struct chip_desc i8254_desc = {"i8254", i8254_reset, ranges, &table};
