@@ -9,8 +9,10 @@ import pathlib
 import random
 import re
 import shutil
+import struct
 import sys
 import time
+import zlib
 
 from disk_guest import BUSES, PROMPT, find, image, log_in, modules, quiet, spec_of, with_fio
 from guest import ANSWER, ENGINE, LONG, SANITIZED, SLOW, Guest
@@ -154,8 +156,52 @@ def refuses(folder, prog, spec, state):
                err="cannot open the saved state")
 
 
+def sections(data):
+    """Of docs/state.md: kind, offset of the payload, its length."""
+    at = 20
+    while at < len(data):
+        kind, _, length, _, _ = struct.unpack_from("<IIQII", data, at)
+        yield kind, at + 24, length
+        at += 24 + length
+
+
+def seal(data, at, length):
+    """Makes the checksums right of a section with its payload there; returns that of the payload."""
+    crc = zlib.crc32(data[at:at + length])
+    struct.pack_into("<I", data, at - 8, crc)
+    struct.pack_into("<I", data, at - 4, zlib.crc32(data[at - 24:at - 4]))
+    return struct.pack("<I", crc)
+
+
+def saved_earlier(path, seconds):
+    """Changes a saved state to one that was saved so long before."""
+    data, crcs = bytearray(path.read_bytes()), 0
+    for kind, at, length in sections(data):
+        if kind == 1 and data[at:at + 3] == b"\x02vm":
+            field = data.index(b"\x08calendar\x07\x01\0\0\0", at) + 14
+            calendar = struct.unpack_from("<q", data, field)[0]
+            struct.pack_into("<q", data, field, calendar - seconds * 10 ** 9)
+        if kind == 5:
+            struct.pack_into("<I", data, at + 8, crcs)
+        crcs = zlib.crc32(seal(data, at, length), crcs)
+    path.write_bytes(data)
+
+
+def is_ahead(g, seconds):
+    """The guest's clock, which was right when it was saved, gets ahead by so much, in steps."""
+    for _ in range(60):
+        ahead = int(g.ask("date +%s")) - time.time()
+        if ahead > seconds - 3:
+            break
+        time.sleep(1)
+    expect(abs(ahead - seconds) < 5 * SLOW, f"the guest's clock is {ahead:+.1f} s ahead")
+    quiet(g)
+    found = g.ask("dmesg | grep -iE 'stall|unstable|lockup|hung'", code=None)
+    expect(not found, found)
+
+
 def prints(folder, prog):
-    """what a guest prints while it is saved is neither lost nor doubled"""
+    """what a guest prints while it is saved is neither lost nor doubled; it was away for hours"""
     sample()
     folder, state, count = pathlib.Path(folder), pathlib.Path(folder, "state"), 20000
     spec = spec_of(folder, [], modules, 1, "256M")
@@ -165,9 +211,14 @@ def prints(folder, prog):
         g.expect("\r\n1000\r")
         press_save(g)
         before = g.text
-    with restored(folder, prog, spec, ENGINE, state) as g:
+    with restored(folder, prog, spec, ENGINE, state, "--save", str(state)) as g:
         g.expect("all of them", 4 * ANSWER)
         text = before + g.text
+        press_save(g)
+    away = 40 * 3600 if LONG else 2 * 3600
+    saved_earlier(state, away)
+    with restored(folder, prog, spec, ENGINE, state) as g:
+        is_ahead(g, away)
     numbers = re.search(r"(?<=them\r\n).*(?=all of them)", text, re.S)[0].split()
     expect(numbers == [str(n) for n in range(1, count + 1)], "lines differ")
 

@@ -35,6 +35,23 @@ static void test_manual_clock(void **state)
     assert_int_equal(vclock_now(&c), 42);
 }
 
+static void test_advance(void **state)
+{
+    struct vclock c;
+    vclock_init_manual(&c);
+    vclock_set(&c, 5);
+    vclock_advance(&c, 10);
+    assert_int_equal(vclock_now(&c), 15);
+    vclock_init(&c);
+    vclock_advance(&c, 3600 * NS_PER_SEC);
+    assert_in_range(vclock_now(&c), 3600 * NS_PER_SEC, 3700 * NS_PER_SEC);
+    vclock_pause(&c);
+    ns_t t = vclock_now(&c);
+    vclock_set(&c, 77); /* a paused clock can be set, and goes on from there */
+    vclock_resume(&c);
+    assert_in_range(vclock_now(&c), 77, t - 1);
+}
+
 static void test_pause_stops_time(void **state)
 {
     struct vclock c;
@@ -156,13 +173,10 @@ static void test_muldiv(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_manual_clock),
-        cmocka_unit_test(test_pause_stops_time),
-        cmocka_unit_test(test_epoch),
-        cmocka_unit_test(test_heap_order),
-        cmocka_unit_test(test_periodic),
-        cmocka_unit_test(test_muldiv),
-        cmocka_unit_test(test_kick_only_when_earlier),
+        cmocka_unit_test(test_manual_clock),     cmocka_unit_test(test_advance),
+        cmocka_unit_test(test_pause_stops_time), cmocka_unit_test(test_epoch),
+        cmocka_unit_test(test_heap_order),       cmocka_unit_test(test_periodic),
+        cmocka_unit_test(test_muldiv),           cmocka_unit_test(test_kick_only_when_earlier),
     };
     return cmocka_run_group_tests_name("clock", tests, NULL, NULL);
 }

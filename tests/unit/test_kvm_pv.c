@@ -140,6 +140,19 @@ static void clock_is_the_vm_clock(void **state)
     assert_int_equal(v, AREA | 1);
 }
 
+/* The guest clears the mark when it has seen it; clocks that are off are left alone. */
+static void a_stop_is_marked(void **state)
+{
+    assert_true(kvm_pv_write_msr(&pv, 1, KVM_PV_MSR_SYSTEM_TIME, AREA | 1));
+    assert_int_equal(ram.host[AREA + 29], 1);
+    uint32_t version = d(AREA);
+    kvm_pv_stopped(&pv);
+    assert_int_equal(ram.host[AREA + 29], 3);
+    assert_int_equal(d(AREA), version + 2);
+    for (gpa_t a = 0; a < AREA; a += 4)
+        assert_int_equal(d(a), 0);
+}
+
 static void clock_at_other_rates(void **state)
 {
     static const uint64_t rate[] = {1000000, 33333333, 999999999, 2700000000, 100000000000};
@@ -552,6 +565,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(clock_is_the_vm_clock),
+        T(a_stop_is_marked),
         T(clock_at_other_rates),
         T(clocks_are_stable_while_the_tscs_agree),
         T(wall_clock),
