@@ -22,6 +22,7 @@
 #include "fuzz.h"
 #include "isa/x86/code.h"
 #include "isa/x86/cpuid.h"
+#include "state/fields.h"
 
 #define RAM_SIZE (MIB + 64 * KIB)
 #define HOLE     0xa0000u /* one page of device registers */
@@ -392,13 +393,40 @@ static void run(const struct engine *e)
     arm(0);
 }
 
-void cpu_input(const struct engine *e, const uint8_t *data, size_t size)
+/* The state goes through its saved form, in which the input changes something. False: it was
+ * refused. */
+static bool change_saved(void)
+{
+    struct state_out out;
+    state_out_init(&out, MIB);
+    state_save_fields(&x86_cpu_fields, m.c, &out);
+    FUZZ_REQUIRE(!out.failed);
+    unsigned changes = fuzz_u8(&m.in) & 7;
+    for (unsigned n = changes; n; n--) {
+        uint16_t at = fuzz_u16(&m.in);
+        out.p[at % out.len] ^= fuzz_u8(&m.in);
+    }
+    struct state_in in = {.p = out.p, .len = out.len};
+    bool ok = !state_load_fields(&x86_cpu_fields, m.c, &in, NULL);
+    if (!changes) { /* it comes back the same */
+        struct state_out again;
+        state_out_init(&again, MIB);
+        state_save_fields(&x86_cpu_fields, m.c, &again);
+        FUZZ_REQUIRE(ok && again.len == out.len && !memcmp(again.p, out.p, out.len));
+        state_out_fini(&again);
+    }
+    state_out_fini(&out);
+    return ok;
+}
+
+void cpu_input(const struct engine *e, bool saved, const uint8_t *data, size_t size)
 {
     if (!m.c)
         create(e);
     m.in = (struct fuzz_in){data, size};
     m.io = m.tsc = m.tpr = 0;
     atomic_store(&m.c->pending, 0);
+    atomic_store(&m.c->a20_mask, ~0ull);
     fill_memory(size ? data[0] & 7 : 0);
     x86_reset(m.c, false);
     x86_code_flush(m.c);
@@ -406,6 +434,8 @@ void cpu_input(const struct engine *e, const uint8_t *data, size_t size)
     set_state();
     poke();
     x86_update_mode(m.c);
+    if (saved && !change_saved())
+        return;
     size_t n = m.in.left < 2048 ? m.in.left : 2048;
     if (n) {
         memcpy(m.ram.host + CODE, m.in.p, n);

@@ -4,6 +4,6 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    cpu_input(&engine_interp, data, size);
+    cpu_input(&engine_interp, false, data, size);
     return 0;
 }

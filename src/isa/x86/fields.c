@@ -25,6 +25,7 @@ static const struct field dtr_fields[] = {
 };
 static const struct field_table dtr_table = FIELD_TABLE(struct x86_dtr, "x86_dtr", dtr_fields);
 
+/* What the header and the mask say is the host's. */
 static const struct field xsave_fields[] = {
     FIELD(struct x86_xsave, fcw),
     FIELD(struct x86_xsave, fsw),
@@ -34,11 +35,11 @@ static const struct field xsave_fields[] = {
     FIELD(struct x86_xsave, fip),
     FIELD(struct x86_xsave, fdp),
     FIELD(struct x86_xsave, mxcsr, .max = X86_MXCSR_BITS),
-    FIELD(struct x86_xsave, mxcsr_mask),
+    FIELD_NONE(struct x86_xsave, mxcsr_mask),
     FIELD_ARRAY2(struct x86_xsave, st),
     FIELD_ARRAY2(struct x86_xsave, xmm),
     FIELD_NONE(struct x86_xsave, rsv1),
-    FIELD(struct x86_xsave, xstate_bv, .max = X86_XCR0_ALL),
+    FIELD_NONE(struct x86_xsave, xstate_bv),
     FIELD_NONE(struct x86_xsave, xcomp_bv),
     FIELD_NONE(struct x86_xsave, rsv2),
     FIELD_ARRAY2(struct x86_xsave, ymmh),
