@@ -249,6 +249,11 @@ void vm_close(struct vm *vm)
     vm->path = NULL;
 }
 
+void vm_unlock(struct vm *vm)
+{
+    vm_lock_drop(vm->lock, VM_LOCK_VERB);
+}
+
 /* ---- finding one ---- */
 
 struct match {

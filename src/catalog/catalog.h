@@ -67,6 +67,8 @@ int catalog_find_trash(const struct catalog *c, const char *ref, struct vm *vm, 
 /* One of a list. ERR_NOTFOUND: it has gone meanwhile. */
 int vm_open(int folder, const char *name, enum vm_find how, struct vm *vm, struct error *e);
 void vm_close(struct vm *vm);
+/* Others may change it from here on. */
+void vm_unlock(struct vm *vm);
 
 /* ---- changes. The VM is open for VM_FIND_CHANGE. ---- */
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,14 +30,16 @@ static void boot_id(char out[40])
 }
 
 /* What a VMM that a signal ended wrote last in its log. */
-static void last_words(int dir, char *out, size_t size)
+static void last_words(int dir, off_t begin, char *out, size_t size)
 {
     char tail[512] = "";
     CLEANUP_CLOSE int fd = openat(dir, "logs/vmm.log", O_RDONLY | O_CLOEXEC);
     off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
-    if (end <= 0)
-        return;
     off_t from = end > (off_t)sizeof tail - 1 ? end - ((off_t)sizeof tail - 1) : 0;
+    if (begin <= end && from < begin)
+        from = begin; /* what was said before is about another run */
+    if (end <= from)
+        return;
     ssize_t n = pread(fd, tail, sizeof tail - 1, from);
     tail[n > 0 ? n : 0] = 0;
     char *words = NULL;
@@ -63,7 +66,8 @@ static void why_gone(int dir, const json_t *o, struct vm_status *s)
         snprintf(s->reason, sizeof s->reason, "the host went down while it ran");
         return;
     }
-    last_words(dir, s->reason, sizeof s->reason);
+    last_words(dir, (off_t)json_integer_value(json_object_get(o, "log")), s->reason,
+               sizeof s->reason);
     if (!s->reason[0])
         snprintf(s->reason, sizeof s->reason,
                  "its process (%d) was killed: by SIGKILL, or for want of memory", s->pid);
@@ -105,9 +109,10 @@ void vm_status_read(const struct vm *vm, struct vm_status *s)
  * instant, as does one that comes too late for the lock. */
 static void put_record(const struct vm_record *r, const char *outcome, const char *reason)
 {
-    json_t *o = json_pack("{s:i, s:i, s:s, s:I, s:s, s:s*, s:s*}", "version", 1, "pid",
-                          (int)getpid(), "boot", r->boot, "started", (json_int_t)r->started,
-                          "engine", r->engine, "outcome", outcome, "reason", reason);
+    json_t *o =
+        json_pack("{s:i, s:i, s:I, s:s, s:I, s:s, s:s*, s:s*}", "version", 1, "pid", (int)getpid(),
+                  "log", (json_int_t)r->log, "boot", r->boot, "started", (json_int_t)r->started,
+                  "engine", r->engine, "outcome", outcome, "reason", reason);
     if (outcome)
         json_object_set_new(o, "ended", json_integer((json_int_t)time(NULL)));
     CLEANUP_FREE char *text = json_dumps(o, JSON_PRESERVE_ORDER);
@@ -122,8 +127,10 @@ static void put_record(const struct vm_record *r, const char *outcome, const cha
 int vm_record_begin(struct vm_record *r, int dir, const char *engine, struct error *e)
 {
     char path[STORE_PATH];
+    struct stat st;
     *r = (struct vm_record){.started = (int64_t)time(NULL)};
     boot_id(r->boot);
+    r->log = fstatat(dir, "logs/vmm.log", &st, 0) == 0 ? st.st_size : 0;
     snprintf(r->engine, sizeof r->engine, "%s", engine);
     r->fd = openat(dir, VM_RUN_FILE, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (r->fd < 0)
@@ -137,4 +144,9 @@ void vm_record_end(struct vm_record *r, const char *outcome, const char *reason)
     put_record(r, outcome, reason);
     close(r->fd);
     r->fd = -1;
+}
+
+void vm_record_touch(struct vm_record *r)
+{
+    put_record(r, NULL, NULL);
 }

@@ -35,11 +35,13 @@ void vm_status_read(const struct vm *vm, struct vm_status *s);
 
 struct vm_record {
     int fd;
-    int64_t started;
+    int64_t started, log; /* log: how long the VMM's log was then */
     char engine[16], boot[40];
 };
 /* Writes that it starts; the descriptor stays open for the end. ERR_PERM, ERR_IO. */
 int vm_record_begin(struct vm_record *r, int dir, const char *engine, struct error *e);
+/* Tells those who watch the file that something has changed. */
+void vm_record_touch(struct vm_record *r);
 /* `outcome`: "off" or "failed". */
 void vm_record_end(struct vm_record *r, const char *outcome, const char *reason);
 

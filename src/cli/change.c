@@ -8,10 +8,12 @@ int cli_rename(const struct cli_args *a, struct error *e)
 {
     struct catalog c;
     struct vm vm;
-    int rc = vms_open(&c, a->pos[0], VM_FIND_CHANGE, &vm, e);
+    int rc = catalog_open(&c, true, e);
+    if (!rc && (rc = catalog_lock(&c, e)))
+        catalog_close(&c);
     if (rc)
         return rc;
-    rc = catalog_lock(&c, e);
+    rc = catalog_find(&c, a->pos[0], VM_FIND_CHANGE, &vm, e);
     if (!rc)
         rc = catalog_rename(&c, &vm, a->pos[1], e);
     if (!rc) {

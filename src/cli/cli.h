@@ -144,6 +144,21 @@ int cli_set(const struct cli_args *a, struct error *e);
 int cli_edit(const struct cli_args *a, struct error *e);
 int cli_rename(const struct cli_args *a, struct error *e);
 int cli_rm(const struct cli_args *a, struct error *e);
+int cli_start(const struct cli_args *a, struct error *e);
+int cli_stop(const struct cli_args *a, struct error *e);
+int cli_restart(const struct cli_args *a, struct error *e);
+int cli_reset(const struct cli_args *a, struct error *e);
+int cli_pause(const struct cli_args *a, struct error *e);
+int cli_resume(const struct cli_args *a, struct error *e);
+int cli_engine(const struct cli_args *a, struct error *e);
+int cli_wait(const struct cli_args *a, struct error *e);
+int cli_console(const struct cli_args *a, struct error *e);
+int cli_logs(const struct cli_args *a, struct error *e);
+int cli_events(const struct cli_args *a, struct error *e);
+int cli_screen(const struct cli_args *a, struct error *e);
+int cli_type(const struct cli_args *a, struct error *e);
+int cli_key(const struct cli_args *a, struct error *e);
+int cli_clone(const struct cli_args *a, struct error *e);
 int cli_recover(const struct cli_args *a, struct error *e);
 
 #endif

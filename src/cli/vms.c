@@ -1,9 +1,14 @@
 /* vms.c - see vms.h. */
 #include "cli/vms.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/launch.h"
 
 int vms_open(struct catalog *c, const char *ref, enum vm_find how, struct vm *vm, struct error *e)
 {
@@ -40,6 +45,33 @@ int vms_done(const struct cli_args *a, const struct vm *vm, struct error *e, con
     va_end(ap);
     fputc('\n', stderr);
     return 0;
+}
+
+void vms_last_line(const struct vm *vm, char *out, size_t size)
+{
+    char tail[1024];
+    size_t n = 0;
+    CLEANUP_CLOSE int fd = openat(vm->dir, VM_LOG_CONSOLE, O_RDONLY | O_CLOEXEC);
+    off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+    off_t from = end > (off_t)sizeof tail - 1 ? end - ((off_t)sizeof tail - 1) : 0;
+    ssize_t got = end > 0 ? pread(fd, tail, sizeof tail - 1, from) : 0;
+    out[0] = 0;
+    tail[got > 0 ? got : 0] = 0;
+    char *stop = tail + strlen(tail);
+    while (stop > tail && (unsigned char)stop[-1] <= ' ')
+        *--stop = 0;
+    char *line = strrchr(tail, '\n');
+    for (line = line ? line + 1 : tail; *line && n < size - 1; line++) {
+        if (*line == 27 && line[1] == '[') { /* ECMA-48 5.4: up to a byte from 0x40 */
+            for (line += 2; *line && !(*line >= '@' && *line <= '~'); line++)
+                continue;
+            if (!*line)
+                break;
+        } else if ((unsigned char)*line >= ' ' && *line != 127) {
+            out[n++] = *line;
+        }
+    }
+    out[n] = 0;
 }
 
 const char *vms_age(char out[32], int64_t s)

@@ -22,6 +22,9 @@ json_t *vms_json(const struct vm *vm);
 int vms_done(const struct cli_args *a, const struct vm *vm, struct error *e, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* The last line that the guest wrote to its console, fit for a terminal; "" if there is none. */
+void vms_last_line(const struct vm *vm, char *out, size_t size);
+
 /* A duration as people say it: "5 s", "3 min", "2 h", "8 days". Returns `out`. */
 const char *vms_age(char out[32], int64_t seconds);
 

@@ -391,6 +391,17 @@ void pc_screen_text(struct pc *p, char *buf, size_t size)
     vga_text(&p->vga, buf, size);
 }
 
+void pc_key(struct pc *p, unsigned key, bool pressed)
+{
+    ps2kbd_key(&p->kbc.kbd, key, pressed);
+}
+
+/* The longest report of a key is eight bytes (set 2, Pause). */
+bool pc_key_room(const struct pc *p)
+{
+    return ps2_report_room(&p->kbc.kbd.port) >= 8;
+}
+
 void pc_power_button(struct pc *p)
 {
     piix4pm_power_button(&p->pm);

@@ -7,6 +7,8 @@
 #ifndef SOSIA_MACHINE_PC_H
 #define SOSIA_MACHINE_PC_H
 
+#include <stdio.h>
+
 #include "base/clock.h"
 #include "block/block.h"
 #include "char/char.h"
@@ -83,6 +85,16 @@ void pc_screen_text(struct pc *p, char *buf, size_t size);
  * into a board that was just created or reset. */
 void pc_state_begin(struct pc *p);
 void pc_state_list(struct pc *p, struct state_list *l);
+
+/* What the user types: a Linux key code is pressed or released. Only while pc_key_room(): a
+ * keyboard that is not read forgets keys. */
+void pc_key(struct pc *p, unsigned key, bool pressed);
+bool pc_key_room(const struct pc *p);
+
+/* For people, no vCPU runs: the 8259s and the I/O APIC; a local APIC; the address maps. */
+void pc_print_pic(const struct pc *p, FILE *out);
+void pc_print_lapic(const struct pc *p, unsigned cpu, FILE *out);
+void pc_print_map(const struct pc *p, FILE *out);
 
 /* The user presses the power button. */
 void pc_power_button(struct pc *p);

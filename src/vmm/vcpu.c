@@ -155,6 +155,7 @@ static bool may_run(struct vcpu *v)
 static void *vcpu_main(void *arg)
 {
     struct vcpu *v = arg;
+    atomic_store(&v->tid, (int)gettid());
     while (may_run(v)) {
         switch (v->engine->run(v->cpu)) {
         case ENGINE_EXIT_KICK:

@@ -16,6 +16,7 @@ struct vcpu {
     const struct engine *engine;
     pthread_t thread;
     bool started;
+    _Atomic int tid;         /* of the thread; 0: not running yet */
     _Atomic uint32_t asleep; /* the thread waits, or is about to wait, on cpu->pending */
     struct {                 /* for the guest's steal time; the thread's own */
         ns_t wall, cpu;      /* host time and the thread's share of it; wall 0: not counting */

@@ -52,7 +52,8 @@ void vm_request(struct vm *vm, enum vm_req req, const char *why)
 static void release(struct vm *vm, bool quit)
 {
     pthread_mutex_lock(&vm->park_lock);
-    vm->stop = !quit && vm->req != VM_REQ_NONE; /* another request has come meanwhile */
+    /* Another request may have come meanwhile. */
+    vm->stop = !quit && (vm->req != VM_REQ_NONE || vm->paused);
     vm->quit = quit;
     pthread_cond_broadcast(&vm->park_cond);
     pthread_mutex_unlock(&vm->park_lock);
@@ -77,6 +78,31 @@ static int reset(struct vm *vm, struct error *e)
     return pc_boot(vm->pc, vm->vcpu[0].cpu, e);
 }
 
+/* Tells the control socket how it ends. QEMU's names of reasons (qapi/run-state.json). */
+static void tell_end(struct vm *vm, enum vm_req req)
+{
+    bool guest = req == VM_REQ_POWEROFF || req == VM_REQ_EXIT;
+    const char *reason = guest                  ? "guest-shutdown"
+                         : req == VM_REQ_QUIT   ? "host-qmp-quit"
+                         : req == VM_REQ_SIGNAL ? "host-signal"
+                                                : "host-error";
+    control_event(vm->control, "SHUTDOWN",
+                  json_pack("{s:b, s:s}", "guest", guest, "reason", reason));
+}
+
+/* All vCPUs are parked; the VM goes on, or pauses. */
+static void go_on(struct vm *vm, bool was_reset)
+{
+    bool guest = strcmp(vm->req_why, VM_WHY_CONTROL) != 0;
+    if (was_reset)
+        control_event(vm->control, "RESET",
+                      json_pack("{s:b, s:s}", "guest", guest, "reason",
+                                guest ? "guest-reset" : "host-qmp-system-reset"));
+    vm_loop_pause(vm);
+    control_parked(vm->control);
+    release(vm, false);
+}
+
 /* On the loop's thread: carries a request out once every vCPU has parked. */
 static void on_wake(uv_async_t *a)
 {
@@ -97,9 +123,10 @@ static void on_wake(uv_async_t *a)
     if (!goes_on)
         vm_save_cancel(vm);
     else if (!vm_save_parked(vm)) {
-        release(vm, false);
+        go_on(vm, req == VM_REQ_RESET);
         return;
     }
+    tell_end(vm, req);
     if (req == VM_REQ_SIGNAL)
         error_set(&vm->result, ERR_GUEST, "ended by a signal (%s); the guest was not shut down",
                   vm->req_why);
@@ -175,9 +202,26 @@ static int64_t wall_clock(const struct spec *s)
 
 /* The terminal as the far end of the device with these ends. spec_check() lets no second have it.
  */
+static int open_console(struct vm *vm, struct char_out *out, struct char_ready *ready,
+                        struct error *e)
+{
+    const struct char_console_config cfg = {.log = vm->service->console_log,
+                                            .old = vm->service->console_old,
+                                            .delivered = control_delivered,
+                                            .arg = vm->control};
+    int rc = char_console_open(&vm->console, &vm->loop, &vm->lock, &cfg, e);
+    if (rc)
+        return rc;
+    *out = char_console_out(vm->console);
+    *ready = char_console_ready(vm->console);
+    return 0;
+}
+
 static int open_terminal(struct vm *vm, struct char_out *out, struct char_ready *ready,
                          struct error *e)
 {
+    if (vm->service)
+        return open_console(vm, out, ready, e);
     const struct char_terminal_hooks hooks = {.quit = on_quit_key,
                                               .power = on_power_key,
                                               .screen = on_screen_key,
@@ -238,6 +282,8 @@ static int build(struct vm *vm, struct error *e)
         rc = x86_model_init(&vm->model, PC_TSC_HZ, e);
     if (!rc)
         rc = vm_loop_init(vm, e);
+    if (!rc && vm->service)
+        rc = control_open(&vm->control, vm, vm->service->control, vm->service->events, e);
     if (!rc)
         rc = vm_open_disks(vm, e);
     if (rc)
@@ -260,10 +306,12 @@ static int build(struct vm *vm, struct error *e)
         rc = pc_create(&vm->pc, &cfg, e);
     if (rc)
         return rc;
+    struct char_in in =
+        s->console == SPEC_CONSOLE_TERMINAL ? pc_console_in(vm->pc) : pc_serial_in(vm->pc);
     if (vm->terminal)
-        char_terminal_set_in(vm->terminal, s->console == SPEC_CONSOLE_TERMINAL
-                                               ? pc_console_in(vm->pc)
-                                               : pc_serial_in(vm->pc));
+        char_terminal_set_in(vm->terminal, in);
+    if (vm->console)
+        char_console_set_in(vm->console, in);
     if (vm->serial_file)
         char_file_set_in(vm->serial_file, pc_serial_in(vm->pc));
 
@@ -277,10 +325,12 @@ static int build(struct vm *vm, struct error *e)
     return rc;
 }
 
-int vm_create(struct vm *vm, const struct spec *s, struct error *e)
+int vm_create(struct vm *vm, const struct spec *s, const struct vmm_service *service,
+              struct error *e)
 {
     memset(vm, 0, sizeof *vm);
     vm->spec = s;
+    vm->service = service;
     vm->ram.fd = vm->timer_fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
     pthread_mutex_init(&vm->park_lock, NULL);
@@ -318,6 +368,8 @@ int vm_run(struct vm *vm, struct error *e)
             return rc;
         }
     }
+    if (vm->service && vm->service->changed)
+        vm->service->changed(vm->service->arg, VMM_READY);
     uv_run(&vm->loop, UV_RUN_DEFAULT);
     if (vm->result.code && e)
         *e = vm->result;
@@ -335,6 +387,8 @@ void vm_destroy(struct vm *vm)
     blk_close(vm->cdrom);
     blk_close(vm->floppy);
     char_terminal_close(vm->terminal);
+    char_console_close(vm->console);
+    control_close(vm->control);
     if (vm->serial_file)
         char_file_close(vm->serial_file);
     vm_loop_fini(vm);

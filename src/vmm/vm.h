@@ -8,8 +8,12 @@
  * Stopping: vm_request() raises `stop` and kicks the vCPUs, which park in vm_vcpu_may_run(); when
  * all have parked the loop carries the request out and releases or ends them.
  *
- *        running --vm_request--> stopping --all parked--> parked --reset, engine, save--> running
- *                                                            \--poweroff, quit--> ended
+ *        running --vm_request--> stopping --all parked--> parked --reset, save, work--> running
+ *                                                          |  ^ \--poweroff, quit--> ended
+ *                                                    pause v  | any request
+ *                                                         paused
+ *
+ * A paused VM stays parked, and its clock stands; requests are carried out there, too.
  */
 #ifndef SOSIA_VMM_VM_H
 #define SOSIA_VMM_VM_H
@@ -17,16 +21,19 @@
 #include <uv.h>
 
 #include "base/clock.h"
+#include "char/console.h"
 #include "char/terminal.h"
 #include "isa/x86/cpuid.h"
 #include "machine/pc.h"
+#include "vmm/control.h"
 #include "vmm/save.h"
 #include "vmm/vcpu.h"
+#include "vmm/vmm.h"
 
 enum vm_req {
     VM_REQ_NONE,
-    VM_REQ_ENGINE, /* vm_next_engine(): carried out together with a stronger request, too */
-    VM_REQ_SAVE,   /* vm_save(): likewise, unless the VM ends */
+    VM_REQ_WORK, /* something to do while no vCPU runs; done together with a reset, too */
+    VM_REQ_SAVE, /* vm_save(): likewise, unless the VM ends */
     VM_REQ_RESET,
     VM_REQ_POWEROFF,
     VM_REQ_EXIT,
@@ -50,6 +57,13 @@ struct vm {
     struct blk *disk[SPEC_MAX_DISKS], *cdrom, *floppy;
     struct char_terminal *terminal;
     struct char_file *serial_file;
+
+    const struct vmm_service *service; /* NULL: none */
+    struct control *control;           /* with a service */
+    struct char_console *console;      /* likewise, if a device leads to it */
+    bool pause_wanted;                 /* the loop's thread's */
+    bool paused;                       /* written under the device lock by the loop's thread */
+    char engine_line[1024];            /* how the last change of the engine went */
 
     uv_loop_t loop;
     uv_async_t wake;
@@ -78,7 +92,10 @@ struct vm {
     struct error result; /* why the VM ended, if it failed */
 };
 
-int vm_create(struct vm *vm, const struct spec *s, struct error *e);
+#define VM_WHY_CONTROL "asked for by the user" /* of requests by the control socket */
+
+int vm_create(struct vm *vm, const struct spec *s, const struct vmm_service *service,
+              struct error *e);
 /* Runs until power-off, quit or failure. 0 or a negative code with *e filled. */
 int vm_run(struct vm *vm, struct error *e);
 void vm_destroy(struct vm *vm);
@@ -86,6 +103,10 @@ void vm_destroy(struct vm *vm);
 /* (the loop's thread) The VM goes on with the next engine that this host can run, as soon as all
  * vCPUs have parked; the terminal tells which. */
 void vm_next_engine(struct vm *vm);
+/* The same with a certain one, which this host can run. */
+void vm_set_engine(struct vm *vm, const struct engine *to);
+/* (the loop's thread) The VM pauses or goes on; control_parked() is called when it has. */
+void vm_pause(struct vm *vm, bool pause);
 
 /* (any thread) Asks for a reset or the end of the VM. A stronger request replaces a weaker one.
  * VM_REQ_EXIT is the guest's own report of a failure, VM_REQ_FAILED the engine's. */
@@ -102,6 +123,7 @@ void vm_code_written(void *vm);                    /* vm_bus.c, for struct ram *
 int vm_open_disks(struct vm *vm, struct error *e); /* vm_disks.c */
 int vm_loop_init(struct vm *vm, struct error *e);  /* vm_loop.c */
 void vm_loop_fini(struct vm *vm);
+void vm_loop_pause(struct vm *vm); /* all vCPUs are parked: the clock does as pause_wanted says */
 void vm_post_all(struct vm *vm, uint32_t bits);
 /* vm_engine.c: the engine that the spec asks for; NULL with ERR_HOST: none that this host can run.
  */

@@ -53,8 +53,13 @@ static const struct engine *after(const struct engine *engine)
 
 void vm_next_engine(struct vm *vm)
 {
-    vm->engine_wanted = after(vm->engine_wanted ? vm->engine_wanted : vm->engine);
-    vm_request(vm, VM_REQ_ENGINE, "another engine");
+    vm_set_engine(vm, after(vm->engine_wanted ? vm->engine_wanted : vm->engine));
+}
+
+void vm_set_engine(struct vm *vm, const struct engine *to)
+{
+    vm->engine_wanted = to;
+    vm_request(vm, VM_REQ_WORK, "another engine");
 }
 
 static void destroy_parts(struct vm *vm, const struct engine *engine, struct engine_part *part,
@@ -88,14 +93,17 @@ void vm_change_engine(struct vm *vm)
 {
     const struct engine *to = vm->engine_wanted;
     struct error e = {0};
-    char line[sizeof e.msg + 64];
+    char *line = vm->engine_line;
     if (!to)
         return;
     vm->engine_wanted = NULL;
     if (to != vm->engine && change(vm, to, &e))
-        snprintf(line, sizeof line, "the engine stays %s: %s", vm->engine->name, e.msg);
+        snprintf(line, sizeof vm->engine_line, "the engine stays %s: %s", vm->engine->name, e.msg);
     else
-        snprintf(line, sizeof line, "engine %s (%s)", to->name, to->technique);
+        snprintf(line, sizeof vm->engine_line, "engine %s (%s)", to->name, to->technique);
     if (vm->terminal)
         char_terminal_say(vm->terminal, line);
+    if (vm->service)
+        log_info("%s", line);
+    control_event(vm->control, "X_SOSIA_ENGINE", json_pack("{s:s}", "engine", vm->engine->name));
 }

@@ -13,8 +13,9 @@
 /* Any thread, device lock held: the earliest deadline moved. */
 static void set_timer(struct vm *vm, ns_t deadline)
 {
-    ns_t left = deadline == INT64_MAX ? 0 : deadline - vclock_now(&vm->clock);
-    if (deadline != INT64_MAX && left < 1)
+    bool armed = deadline != INT64_MAX && !vm->paused;
+    ns_t left = armed ? deadline - vclock_now(&vm->clock) : 0;
+    if (armed && left < 1)
         left = 1; /* 0 would disarm */
     struct itimerspec t = {.it_value = {left / NS_PER_SEC, left % NS_PER_SEC}};
     if (timerfd_settime(vm->timer_fd, 0, &t, NULL) < 0)
@@ -38,6 +39,30 @@ static void on_timer(uv_poll_t *p, int status, int events)
     pthread_mutex_lock(&vm->lock);
     set_timer(vm, timerq_run(&vm->timers));
     pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_pause(struct vm *vm, bool pause)
+{
+    vm->pause_wanted = pause;
+    vm_request(vm, VM_REQ_WORK, pause ? "pause" : "resume");
+}
+
+void vm_loop_pause(struct vm *vm)
+{
+    if (vm->paused == vm->pause_wanted)
+        return;
+    pthread_mutex_lock(&vm->lock);
+    vm->paused = vm->pause_wanted;
+    if (vm->paused)
+        vclock_pause(&vm->clock);
+    else
+        vclock_resume(&vm->clock);
+    vm->clock_stands = false; /* of a state that was saved during the pause */
+    timer_kick(vm);
+    pthread_mutex_unlock(&vm->lock);
+    control_event(vm->control, vm->paused ? "STOP" : "RESUME", NULL);
+    if (vm->service && vm->service->changed)
+        vm->service->changed(vm->service->arg, vm->paused ? VMM_PAUSED : VMM_RESUMED);
 }
 
 static void on_signal(uv_signal_t *s, int signum)

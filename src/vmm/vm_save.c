@@ -285,7 +285,7 @@ static void on_step(uv_timer_t *t)
 
 void vm_clock_resume(struct vm *vm)
 {
-    if (!vm->clock_stands) /* it did not come to that */
+    if (!vm->clock_stands || vm->paused) /* it did not come to that, or nobody wants it to go on */
         return;
     vm->clock_stands = false;
     pthread_mutex_lock(&vm->lock);

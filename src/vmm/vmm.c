@@ -1,6 +1,7 @@
 /* vmm.c - the entry point: one VM, from spec to power-off. */
 #include "vmm/vmm.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -23,9 +24,11 @@ int vmm_run(const struct spec *s, const struct vmm_options *o, struct error *e)
         return error_set(e, ERR_NOMEM, "out of memory");
     int rc = jit_log_start(o->log_code, o->perf_map, e);
     if (!rc) {
-        rc = vm_create(vm, s, e);
+        rc = vm_create(vm, s, o->service, e);
         if (!rc) {
             rc = run(vm, o, e);
+            if (o->why)
+                snprintf(o->why, VMM_WHY, "%s", vm->req_why);
             vm_destroy(vm);
         }
         jit_log_stop();

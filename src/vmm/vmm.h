@@ -7,12 +7,29 @@
 #include "base/error.h"
 #include "spec/spec.h"
 
+#define VMM_WHY 64
+
+enum vmm_change { VMM_READY, VMM_PAUSED, VMM_RESUMED };
+
+/* A VM without a terminal: it is reached by its control socket, and what would be its terminal is a
+ * console (char/console.h). */
+struct vmm_service {
+    int control;                  /* a listening unix socket; taken over */
+    int console_log, console_old; /* files, opened for writing; the caller's */
+    int events;                   /* a file that gets each event as a line; the caller's */
+    /* On the event loop's thread. */
+    void (*changed)(void *arg, enum vmm_change what);
+    void *arg;
+};
+
 struct vmm_options {
     int verbose;          /* how many -v: what is told on standard error beside warnings */
     const char *log_code; /* file for what the engine jit makes, or NULL */
     const char *state;    /* a saved state to go on from, or NULL */
     const char *save;     /* file for the state when the user asks for it (Ctrl-A z), or NULL */
     bool perf_map;        /* /tmp/perf-PID.map tells perf(1) where that is */
+    const struct vmm_service *service; /* NULL: this process has a terminal */
+    char *why; /* VMM_WHY bytes: how it ended, also without an error; or NULL */
 };
 
 /* Builds the machine that a checked spec describes and runs it in this process, with the terminal

@@ -14,37 +14,7 @@ import sys
 import time
 
 from tap import expect, expect_run, run_tests, sosia, write
-
-
-def home(folder):
-    """A catalog of its own for a test; its path."""
-    path = pathlib.Path(folder) / "home"
-    os.environ["SOSIA_HOME"] = str(path)
-    return path
-
-
-def ok(prog, *args, **more):
-    """Runs a verb that must succeed; its standard output."""
-    r = sosia(prog, *args, **more)
-    expect_run(r, 0)
-    return r.out
-
-
-def get(prog, *args):
-    """The JSON of a verb that must succeed."""
-    return json.loads(ok(prog, *args, "--json"))
-
-
-def error(prog, code, word, *args):
-    """A verb must fail with this exit code, in words and in JSON; the message."""
-    plain = sosia(prog, *args)
-    expect_run(plain, code, out="", err="sosia: ")
-    r = sosia(prog, *args, "--json")
-    expect_run(r, code, err="")
-    told = json.loads(r.out)["error"]
-    expect(told["code"] == word, f"expected {word}, got", told)
-    expect(set(told) - {"where"} == {"code", "message", "hint"}, told)
-    return told["message"]
+from vms import error, get, home, ok
 
 
 def names(prog):

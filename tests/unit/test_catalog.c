@@ -199,8 +199,11 @@ static void ends_of_runs(void **state)
     int fd = openat(vm.dir, "logs/vmm.log", O_CREAT | O_WRONLY, 0600);
     static const char words[] = "x\nsosia: ended by signal 11 (Segmentation fault)\n";
     assert_int_equal(write(fd, words, strlen(words)), strlen(words));
-    close(fd);
     assert_int_equal(vm_record_begin(&r, vm.dir, "jit", &e), 0);
+    vm_status_read(&vm, &s);
+    assert_non_null(strstr(s.reason, "was killed")); /* those words are of the run before */
+    assert_int_equal(write(fd, words, strlen(words)), strlen(words));
+    close(fd);
     close(r.fd);
     vm_status_read(&vm, &s);
     assert_int_equal(s.run, VM_CRASHED);

@@ -1,0 +1,228 @@
+/* life.c - `sosia start`, `stop`, `restart`, `reset`, `pause`, `resume`, `engine`. */
+#include <string.h>
+#include <unistd.h>
+
+#include "catalog/clone.h"
+#include "catalog/launch.h"
+#include "catalog/remote.h"
+#include "catalog/watch.h"
+#include "cli/life.h"
+
+#define ANSWER_MS 15000 /* of the VMM, which answers at once unless the host is busy */
+#define STOP_MS   90000
+#define PLUG_MS   10000 /* from "quit" to the end: disks are flushed */
+
+/* ---- what one waits for is shown, on a terminal ---- */
+
+void life_show(void *vm)
+{
+    char line[120];
+    if (!isatty(STDERR_FILENO))
+        return;
+    vms_last_line(vm, line, sizeof line);
+    fprintf(stderr, "\r\033[K%.75s", line);
+}
+
+void life_hide(void)
+{
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[K");
+}
+
+/* ---- start ---- */
+
+static int launch(struct vm *vm, struct error *e)
+{
+    struct spec s;
+    int rc = vm_spec_load(vm, NULL, 0, &s, e);
+    if (rc)
+        return rc;
+    rc = spec_check(&s, e);
+    if (!rc)
+        rc = vm_layers_check(vm, e);
+    if (!rc)
+        rc = vm_launch(vm, &s, e);
+    spec_fini(&s);
+    return rc;
+}
+
+static int started(const struct cli_args *a, const struct vm *vm, struct error *e)
+{
+    struct vm_status s;
+    vm_status_read(vm, &s);
+    if (!cli_has(a, CLI_ATTACH))
+        return vms_done(a, vm, e, "%s is running (process %d)", vm->name, s.pid);
+    return console_attach(vm, e);
+}
+
+int cli_start(const struct cli_args *a, struct error *e)
+{
+    struct catalog c;
+    struct vm vm;
+    int rc = vms_open(&c, a->pos[0], VM_FIND_CHANGE, &vm, e);
+    if (rc)
+        return rc;
+    rc = launch(&vm, e);
+    vm_unlock(&vm);
+    if (!rc)
+        rc = started(a, &vm, e);
+    vm_close(&vm);
+    catalog_close(&c);
+    return rc;
+}
+
+/* ---- stop ---- */
+
+static int not_running(const struct vm *vm, const struct vm_status *s, struct error *e)
+{
+    return error_set(e, ERR_STATE, "%s is %s; `sosia start %s` starts it", vm->name,
+                     vm_run_words[s->run], vm->name);
+}
+
+/* The plug: by its socket, and by force if it does not hear. */
+static int pull_plug(const struct vm *vm, struct vm_watch *w, struct error *e)
+{
+    struct remote r;
+    if (remote_open(&r, vm, e) == 0) {
+        remote_call(&r, "quit", NULL, ANSWER_MS, NULL, e);
+        remote_close(&r);
+        if (vm_watch_end(w, PLUG_MS, NULL, NULL))
+            return 0;
+    }
+    vm_watch_kill(w);
+    if (vm_watch_end(w, PLUG_MS, NULL, NULL))
+        return 0;
+    return error_set(e, ERR_TIMEOUT,
+                     "%s does not end, not even by SIGKILL: the host waits for "
+                     "its disk or memory",
+                     vm->name);
+}
+
+static int ask_guest(const struct vm *vm, struct vm_watch *w, int64_t ms, struct error *e)
+{
+    struct remote r;
+    struct vm here = *vm;
+    int rc = remote_open(&r, vm, e);
+    if (rc)
+        return rc;
+    rc = remote_call(&r, "system_powerdown", NULL, ANSWER_MS, NULL, e);
+    remote_close(&r);
+    if (rc)
+        return rc;
+    bool ended = vm_watch_end(w, ms, life_show, &here);
+    life_hide();
+    if (ended)
+        return 0;
+    return error_set(e, ERR_TIMEOUT,
+                     "%s has not powered off within %lld s; `sosia stop -f %s` pulls its plug",
+                     vm->name, (long long)(ms / 1000), vm->name);
+}
+
+static int stop(const struct cli_args *a, const struct vm *vm, struct error *e)
+{
+    struct vm_status s;
+    struct vm_watch w;
+    int64_t ms;
+    int rc = cli_seconds(a, CLI_TIMEOUT_S, STOP_MS, &ms, e);
+    if (rc)
+        return rc;
+    vm_status_read(vm, &s);
+    if (!vm_is_alive(&s))
+        return not_running(vm, &s, e);
+    if (s.run == VM_PAUSED && !cli_has(a, CLI_FORCE))
+        return error_set(e, ERR_STATE,
+                         "%s is paused, and cannot hear; `sosia resume %s` first, or `sosia stop "
+                         "-f %s`",
+                         vm->name, vm->name, vm->name);
+    rc = vm_watch_open(&w, vm, e);
+    if (rc)
+        return rc;
+    rc = cli_has(a, CLI_FORCE) ? pull_plug(vm, &w, e) : ask_guest(vm, &w, ms, e);
+    vm_watch_close(&w);
+    return rc;
+}
+
+int cli_stop(const struct cli_args *a, struct error *e)
+{
+    struct catalog c;
+    struct vm vm;
+    int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
+    if (rc)
+        return rc;
+    rc = stop(a, &vm, e);
+    if (!rc)
+        rc = vms_done(a, &vm, e, "%s is stopped", vm.name);
+    vm_close(&vm);
+    catalog_close(&c);
+    return rc;
+}
+
+int cli_restart(const struct cli_args *a, struct error *e)
+{
+    struct catalog c;
+    struct vm vm, changing;
+    int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
+    if (rc)
+        return rc;
+    rc = stop(a, &vm, e);
+    if (!rc)
+        rc = catalog_find(&c, vm.name, VM_FIND_CHANGE, &changing, e);
+    if (!rc) {
+        rc = launch(&changing, e);
+        vm_close(&changing);
+    }
+    if (!rc)
+        rc = started(a, &vm, e);
+    vm_close(&vm);
+    catalog_close(&c);
+    return rc;
+}
+
+/* ---- one command each ---- */
+
+int life_command(const struct cli_args *a, const char *command, json_t *args, const char *said,
+                 struct error *e)
+{
+    struct catalog c;
+    struct vm vm;
+    struct remote r;
+    int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
+    if (rc) {
+        json_decref(args);
+        return rc;
+    }
+    rc = remote_open(&r, &vm, e);
+    if (rc) {
+        json_decref(args);
+    } else {
+        rc = remote_call(&r, command, args, ANSWER_MS, NULL, e);
+        remote_close(&r);
+    }
+    if (!rc)
+        rc = vms_done(a, &vm, e, "%s %s", vm.name, said);
+    vm_close(&vm);
+    catalog_close(&c);
+    return rc;
+}
+
+int cli_reset(const struct cli_args *a, struct error *e)
+{
+    return life_command(a, "system_reset", NULL, "is reset", e);
+}
+
+int cli_pause(const struct cli_args *a, struct error *e)
+{
+    return life_command(a, "stop", NULL, "is paused", e);
+}
+
+int cli_resume(const struct cli_args *a, struct error *e)
+{
+    return life_command(a, "cont", NULL, "goes on", e);
+}
+
+int cli_engine(const struct cli_args *a, struct error *e)
+{
+    char said[80];
+    snprintf(said, sizeof said, "goes on with the engine %.40s", a->pos[1]);
+    return life_command(a, "x-sosia-engine", json_pack("{s:s}", "engine", a->pos[1]), said, e);
+}

@@ -1,0 +1,21 @@
+/*
+ * life.h - what the verbs on running VMs share.
+ */
+#ifndef SOSIA_CLI_LIFE_H
+#define SOSIA_CLI_LIFE_H
+
+#include "cli/vms.h"
+
+/* The last line of the guest's console, on a terminal, while one waits; `vm`: a struct vm. */
+void life_show(void *vm);
+void life_hide(void);
+
+/* One command to the VM that the first argument names; `said`: what to tell then. Takes over
+ * `args`. */
+int life_command(const struct cli_args *a, const char *command, json_t *args, const char *said,
+                 struct error *e);
+
+/* Shows the console until the VM ends or the user leaves. */
+int console_attach(const struct vm *vm, struct error *e);
+
+#endif
