@@ -9,12 +9,13 @@
 #   make bench   how fast the engine interp is, against Bochs and this machine
 #   make bench-jit   how fast the engine jit is, against QEMU's TCG and this machine: half an hour;
 #                with BENCH=--short some minutes
+#   make bench-disk   how fast disks are, against qemu-img and QEMU's virtio disk under TCG
 #   make bench-smp   what a second vCPU is worth
 BUILD := build
 FUZZ := 600
 BENCH :=
 
-.PHONY: all run check check-long crash fuzz bench bench-jit bench-smp setup clean
+.PHONY: all run check check-long crash fuzz bench bench-jit bench-disk bench-smp setup clean
 all: $(BUILD)/build.ninja
 	meson compile -C $(BUILD)
 
@@ -54,6 +55,11 @@ bench-jit:
 	@$(MAKE) --no-print-directory all
 	@bench/prepare-engines.sh $(BUILD)/bench
 	@bench/engines.py $(BUILD)/bench $(BENCH)
+
+bench-disk:
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory all
+	@bench/disk.py $(BENCH)
 
 bench-smp:
 	@scripts/setup.sh bench

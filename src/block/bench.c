@@ -1,8 +1,10 @@
 /*
  * bench.c - how fast a disk is.
  *
- * Each slot has one request in flight; when it is done, done() submits the next one. All of `struct
- * bench` belongs to the lock, which stands for the device lock of a VM.
+ * Each slot has one request in flight or is idle. The caller's thread is what a vCPU is to a
+ * device: it submits what all idle slots have next, together (blk_begin), and what is done at once
+ * is so on it. Where nothing is, done() submits the slot's next request, on a thread of the disk's.
+ * All of `struct bench` belongs to the lock, which stands for the device lock of a VM.
  */
 #include "block/bench.h"
 
@@ -27,9 +29,12 @@ struct bench {
     struct bench_result *r;
     struct blk *blk;
     pthread_mutex_t lock;
-    pthread_cond_t idle;
-    struct slot slot[BENCH_MAX_DEPTH];
-    unsigned inflight;
+    pthread_cond_t news; /* a slot is idle */
+    struct slot slot[BENCH_MAX_DEPTH], *idle[BENCH_MAX_DEPTH];
+    unsigned nidle, depth;
+    bool flushing, at_once; /* at_once: something was in the last batch */
+    bool batching;          /* done() is called by blk_end() */
+    uint64_t left;          /* requests that may still be begun */
     uint64_t blocks, next, seed;
     ns_t end;
     int failed;
@@ -60,12 +65,6 @@ static void submit(struct slot *s)
     blk_submit(b->blk, &s->req);
 }
 
-static void ended(struct bench *b)
-{
-    if (--b->inflight == 0)
-        pthread_cond_signal(&b->idle);
-}
-
 static void done(struct blk_req *req, int result)
 {
     struct slot *s = CONTAINER_OF(req, struct slot, req);
@@ -76,10 +75,16 @@ static void done(struct blk_req *req, int result)
     latency_add(&b->r->latency, (uint64_t)(t - s->begun));
     b->r->requests++;
     b->r->bytes += req->len;
-    if (b->failed || t >= b->end)
-        ended(b);
-    else
+    if (t >= b->end)
+        b->left = 0;
+    b->at_once |= b->batching;
+    if (!b->at_once && b->left > 0 && !b->failed) {
+        b->left--;
         submit(s);
+        return;
+    }
+    b->idle[b->nidle++] = s;
+    pthread_cond_signal(&b->news);
 }
 
 static void flushed(struct blk_req *req, int result)
@@ -87,21 +92,64 @@ static void flushed(struct blk_req *req, int result)
     struct bench *b = req->arg;
     if (result)
         b->failed = result;
-    ended(b);
+    b->flushing = false;
+    pthread_cond_signal(&b->news);
 }
 
-/* Waits until nothing is in flight; false: `progress` wants to end. With the lock held. */
-static bool wait_idle(struct bench *b, ns_t start)
+/* Submits what the idle slots have next. With the lock held. */
+static void submit_idle(struct bench *b)
 {
+    struct slot *s[BENCH_MAX_DEPTH];
+    unsigned n = 0;
+    for (; b->nidle > 0 && b->left > 0; b->left--)
+        s[n++] = b->idle[--b->nidle];
+    b->at_once = false;
+    b->batching = true;
+    blk_begin(b->blk);
+    for (unsigned i = 0; i < n; i++)
+        submit(s[i]);
+    blk_end(b->blk);
+    b->batching = false;
+}
+
+/* Tells how far it is, now and then; false: it is to end. With the lock held. */
+static bool tell(struct bench *b, ns_t start, ns_t *told)
+{
+    ns_t t = now();
+    if (!b->o->progress || t - *told < TICK)
+        return true;
+    *told = t;
+    uint64_t of = b->o->requests ? b->o->requests : (uint64_t)b->o->duration;
+    uint64_t gone = b->o->requests ? b->r->requests : (uint64_t)(t - start);
+    return b->o->progress(b->o->ctx, min_u64(gone, of), of);
+}
+
+/* At most a TICK. With the lock held. */
+static void wait_news(struct bench *b)
+{
+    ns_t until = now() + TICK;
+    struct timespec t = {until / NS_PER_SEC, until % NS_PER_SEC};
+    pthread_cond_timedwait(&b->news, &b->lock, &t);
+}
+
+/* False: `progress` wanted it to end. With the lock held. */
+static bool run_all(struct bench *b, ns_t start)
+{
+    ns_t told = start;
     bool go_on = true;
-    while (b->inflight > 0) {
-        ns_t until = now() + TICK;
-        struct timespec t = {until / NS_PER_SEC, until % NS_PER_SEC};
-        pthread_cond_timedwait(&b->idle, &b->lock, &t);
-        uint64_t gone = min_u64((uint64_t)(now() - start), (uint64_t)b->o->duration);
-        if (go_on && b->o->progress && !b->o->progress(b->o->ctx, gone, (uint64_t)b->o->duration)) {
+    while (b->left > 0 || b->nidle < b->depth) {
+        if (b->failed)
+            b->left = 0;
+        if (b->nidle > 0 && b->left > 0) {
+            submit_idle(b);
+            pthread_mutex_unlock(&b->lock); /* for other ends, as a vCPU goes on between accesses */
+            pthread_mutex_lock(&b->lock);
+        } else {
+            wait_news(b);
+        }
+        if (go_on && !tell(b, start, &told)) {
             go_on = false;
-            b->end = 0; /* what is in flight is the last */
+            b->left = 0; /* what is in flight is the last */
         }
     }
     return go_on;
@@ -112,17 +160,14 @@ static int measure(struct bench *b, struct error *e)
     struct blk_req flush = {.op = BLK_FLUSH, .done = flushed, .arg = b};
     pthread_mutex_lock(&b->lock);
     ns_t start = now();
-    b->end = start + b->o->duration;
-    b->inflight = b->o->depth;
-    blk_plug(b->blk);
-    for (unsigned i = 0; i < b->o->depth; i++)
-        submit(&b->slot[i]);
-    blk_unplug(b->blk);
-    bool whole = wait_idle(b, start);
+    b->left = b->o->requests ? b->o->requests : UINT64_MAX;
+    b->end = b->o->requests ? INT64_MAX : start + b->o->duration;
+    bool whole = run_all(b, start);
     if (b->o->write && !b->failed) {
-        b->inflight = 1;
+        b->flushing = true;
         blk_submit(b->blk, &flush);
-        wait_idle(b, start);
+        while (b->flushing)
+            wait_news(b);
     }
     b->r->elapsed = now() - start;
     pthread_mutex_unlock(&b->lock);
@@ -134,7 +179,8 @@ static int measure(struct bench *b, struct error *e)
 /* Buffers with data that no layer takes for zeroes. */
 static void prepare(struct bench *b, uint8_t *memory)
 {
-    for (unsigned i = 0; i < b->o->depth; i++) {
+    b->depth = b->o->depth;
+    for (unsigned i = 0; i < b->depth; i++) {
         struct slot *s = &b->slot[i];
         s->bench = b;
         s->iov = (struct iovec){memory + (size_t)i * b->o->block, b->o->block};
@@ -144,6 +190,7 @@ static void prepare(struct bench *b, uint8_t *memory)
                                   .iov = &s->iov,
                                   .niov = 1,
                                   .done = done};
+        b->idle[b->nidle++] = s;
     }
 }
 
@@ -159,7 +206,7 @@ static struct bench *make(const struct bench_options *o, struct bench_result *r)
     pthread_mutex_init(&b->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&b->idle, &attr);
+    pthread_cond_init(&b->news, &attr);
     pthread_condattr_destroy(&attr);
     return b;
 }
@@ -200,7 +247,7 @@ int bench_run(struct node *top, const struct bench_options *o, struct bench_resu
     }
     free(memory);
     if (b) {
-        pthread_cond_destroy(&b->idle);
+        pthread_cond_destroy(&b->news);
         pthread_mutex_destroy(&b->lock);
     }
     free(b);

@@ -11,8 +11,9 @@
 struct bench_options {
     bool write; /* destroys the contents */
     bool random;
-    uint32_t block; /* bytes of a request, a multiple of 512 */
-    unsigned depth; /* requests in flight, 1 to BENCH_MAX_DEPTH */
+    uint32_t block;    /* bytes of a request, a multiple of 512 */
+    unsigned depth;    /* requests in flight, 1 to BENCH_MAX_DEPTH */
+    uint64_t requests; /* ends after so many; 0: after `duration` */
     ns_t duration;
     block_progress *progress; /* of the duration; may be NULL */
     void *ctx;

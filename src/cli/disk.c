@@ -26,6 +26,7 @@ static const struct option long_options[] = {
     {"block-size", required_argument, NULL, LONG(DISK_BLOCK_SIZE)},
     {"depth", required_argument, NULL, LONG(DISK_DEPTH)},
     {"duration", required_argument, NULL, LONG(DISK_DURATION)},
+    {"requests", required_argument, NULL, LONG(DISK_REQUESTS)},
     {"destroy-contents", no_argument, NULL, LONG(DISK_DESTROY)},
     {"level", required_argument, NULL, LONG(DISK_LEVEL)},
     {"chunk", required_argument, NULL, LONG(DISK_CHUNK)},
@@ -95,10 +96,11 @@ static const struct disk_verb verbs[] = {
      "  --block-size SIZE    of a request, 4K by default\n"
      "  --depth N            requests in flight, 16 by default\n"
      "  --duration N         seconds, 5 by default\n"
+     "  --requests N         so many requests, however long they take\n"
      "  --destroy-contents   write, which destroys what is on the disk\n" IMAGE_DETAIL,
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_ANYWHERE) | DISK_OPT(DISK_MODE) |
          DISK_OPT(DISK_BLOCK_SIZE) | DISK_OPT(DISK_DEPTH) | DISK_OPT(DISK_DURATION) |
-         DISK_OPT(DISK_DESTROY),
+         DISK_OPT(DISK_REQUESTS) | DISK_OPT(DISK_DESTROY),
      1, 1, disk_bench},
     {NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

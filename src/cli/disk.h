@@ -31,6 +31,7 @@ enum disk_opt {
     DISK_BLOCK_SIZE,
     DISK_DEPTH,
     DISK_DURATION,
+    DISK_REQUESTS,
     DISK_DESTROY,
     DISK_LEVEL,
     DISK_CHUNK,

@@ -37,7 +37,7 @@ static int take_options(const struct disk_args *a, const struct mode **m, struct
                         struct error *e)
 {
     uint64_t block = 4 * KIB;
-    unsigned seconds = 0;
+    unsigned seconds = 0, requests = 0;
     int rc = take_mode(a, m, e);
     if (!rc && a->value[DISK_BLOCK_SIZE])
         rc = disk_size(a->value[DISK_BLOCK_SIZE], "--block-size", &block, e);
@@ -47,6 +47,10 @@ static int take_options(const struct disk_args *a, const struct mode **m, struct
         rc = disk_number(a, DISK_DEPTH, 16, 1, BENCH_MAX_DEPTH, &o->depth, e);
     if (!rc)
         rc = disk_number(a, DISK_DURATION, 5, 1, 86400, &seconds, e);
+    if (!rc)
+        rc = disk_number(a, DISK_REQUESTS, 0, 1, 2000000000, &requests, e);
+    if (!rc && requests && a->given[DISK_DURATION])
+        rc = error_set(e, ERR_USAGE, "--duration and --requests: choose one");
     if (!rc && (*m)->write && !a->given[DISK_DESTROY])
         rc = error_set(e, ERR_USAGE,
                        "writing destroys what is on the disk; if that is meant, say "
@@ -55,6 +59,7 @@ static int take_options(const struct disk_args *a, const struct mode **m, struct
     o->random = (*m)->random;
     o->block = (uint32_t)block;
     o->duration = seconds * NS_PER_SEC;
+    o->requests = requests;
     o->progress = disk_progress;
     return rc;
 }

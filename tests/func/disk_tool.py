@@ -479,7 +479,9 @@ def bench(folder, prog):
     qemu_img("check", f / "a.qcow2")
     expect(qemu_img("compare", f / "a.raw", f / "a.qcow2", ok=False).returncode == 1, "no writes")
     expect_run(sosia(prog, "disk", "bench", str(f / "a.raw"), "--duration", "1"), 0, out="p99")
-    for bad in (("--depth", "0"), ("--depth", "1000"), ("--block-size", "100"), ("--mode", "x"),
+    got = disk(prog, "bench", f / "a.raw", "--requests", "777", "--depth", "32")
+    expect(got["requests"] == 777, got)
+    for bad in (("--depth", "0"), ("--requests", "0"), ("--requests", "9", "--duration", "1"), ("--depth", "1000"), ("--block-size", "100"), ("--mode", "x"),
                 ("--block-size", "8M")):
         refused(prog, "usage", "", "bench", f / "a.raw", *bad, code=2)
 
