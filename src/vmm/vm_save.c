@@ -8,18 +8,18 @@
  * The file gets its name when it is complete and durable: whatever happens, under that name there
  * is a whole state or what was there before.
  */
-#define _GNU_SOURCE
 #include "vmm/save.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/field.h"
 #include "base/log.h"
+#include "block/output.h"
 #include "vmm/vm.h"
 
 /* ---- what is not the board's ---- */
@@ -180,33 +180,36 @@ int vm_load_file(struct vm *vm, const char *path, struct error *e)
     return 0;
 }
 
-/* Writes to a file beside `path`, then gives it that name. */
-static int save_file(struct vm *vm, const char *path, struct error *e)
+/* The guest's memory is nobody else's business, whatever the umask says. */
+static int save_fd(struct vm *vm, const char *at, const char *path, struct error *e)
 {
     struct state_stats stats = {0};
-    char *temp = NULL;
-    if (asprintf(&temp, "%s.partial", path) < 0)
-        return error_set(e, ERR_NOMEM, "out of memory");
-    int rc = 0, fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        rc = error_errno(e, ERR_IO, errno, "cannot create %s", temp);
-        free(temp);
-        return rc;
-    }
-    rc = vmm_save(vm, fd, &stats, e);
-    if (!rc && fsync(fd))
-        rc = error_errno(e, ERR_IO, errno, "cannot make %s durable", temp);
+    int fd = open(at, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(e, ERR_IO, errno, "cannot open the new file");
+    int rc = fchmod(fd, 0600) ? error_errno(e, ERR_IO, errno, "cannot keep others from the file")
+                              : vmm_save(vm, fd, &stats, e);
     if (close(fd) && !rc)
-        rc = error_errno(e, ERR_IO, errno, "cannot write %s", temp);
-    if (!rc && rename(temp, path))
-        rc = error_errno(e, ERR_IO, errno, "cannot rename %s", temp);
-    if (rc)
-        unlink(temp);
-    else
+        rc = error_errno(e, ERR_IO, errno, "cannot write the state");
+    if (!rc)
         log_info("%s: saved: %llu MiB of memory in %llu MiB", path,
                  (unsigned long long)(stats.pages * PAGE_SIZE / MIB),
                  (unsigned long long)(stats.bytes / MIB));
-    free(temp);
+    return rc;
+}
+
+static int save_file(struct vm *vm, const char *path, struct error *e)
+{
+    struct output o;
+    struct node *file;
+    int rc = output_begin(&o, path, true, &file, e);
+    if (rc)
+        return rc;
+    node_close(file);
+    rc = save_fd(vm, o.temp, path, e);
+    if (!rc)
+        rc = output_commit(&o, e);
+    output_abort(&o);
     return rc;
 }
 
