@@ -19,6 +19,7 @@
 
 #include "diff.h"
 #include "engine/engine.h"
+#include "engine/jit/jit.h"
 
 #define CASES_LEAST 200u /* what `make check` promises, of both */
 #define FORMS_LEAST 3000u
@@ -73,7 +74,7 @@ static const char *const class_names[NCLASSES] = {
 struct worker {
     struct run *run;
     struct native *native;
-    struct guest *guest;
+    struct guest *guest[2]; /* that of odd cases translates for speed at once */
     struct insn insn[BATCH];
     struct output *out; /* BATCH of the engine's */
 };
@@ -179,7 +180,7 @@ static void run_form(struct worker *w, const struct form *f)
             make_case(f, &g, &in[n], &w->insn[n]);
         native_start(w->native, count);
         for (unsigned n = 0; n < count; n++)
-            guest_run(w->guest, f->mode, &in[n], &w->out[n]);
+            guest_run(w->guest[n & 1], f->mode, &in[n], &w->out[n]);
         bad += judge(w, f, first, native_wait(w->native), count, bad);
     }
     atomic_fetch_add(&t->forms, 1);
@@ -195,15 +196,20 @@ static void run_form(struct worker *w, const struct form *f)
 
 static void worker(struct run *run)
 {
+    static const struct jit_sizes hot = {
+        .code = 32 * MIB, .data = 32 * MIB, .decoded = MIB / 4, .heat = -1};
     const char *why;
     struct worker *w = calloc(1, sizeof *w);
     if (!w)
         _exit(2);
     w->run = run;
     w->native = native_create(&run->s->pool, BATCH, &why);
-    w->guest = guest_create(run->o.engine, &run->s->pool);
+    w->guest[0] = guest_create(run->o.engine, &run->s->pool);
+    jit_set_sizes(&hot);
+    w->guest[1] = guest_create(run->o.engine, &run->s->pool);
+    jit_set_sizes(NULL);
     w->out = calloc(BATCH, sizeof *w->out);
-    if (!w->native || !w->guest || !w->out)
+    if (!w->native || !w->guest[0] || !w->guest[1] || !w->out)
         _exit(2);
     for (;;) {
         unsigned n = atomic_fetch_add(&run->s->next, 1);
@@ -212,7 +218,8 @@ static void worker(struct run *run)
         const struct form *f = &run->form[n];
         run_form(w, f);
     }
-    guest_destroy(w->guest);
+    guest_destroy(w->guest[0]);
+    guest_destroy(w->guest[1]);
     native_destroy(w->native);
     free(w->out);
     free(w);

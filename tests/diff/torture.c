@@ -262,7 +262,7 @@ static void report(const struct torture *t, uint64_t blocks, bool failed)
 int main(int argc, char **argv)
 {
     static const struct jit_sizes tiny = {
-        .code = 256 * KIB, .data = 128 * KIB, .decoded = 64 * KIB};
+        .code = 256 * KIB, .data = 128 * KIB, .decoded = 64 * KIB, .heat = 3};
     static struct torture t;
     bool failed = false;
     pthread_t thread;

@@ -30,12 +30,14 @@ void jit_flush(struct x86_cpu *c)
     j->crossing = NULL;
     j->used = j->thunk_end;
     j->data_used = 0;
+    j->ntbs = 0;
     j->modes = 0;
     memset(j->recent, 0, sizeof j->recent);
     j->ngens = 1; /* number 0 is not used: no key is 0 */
     j->tlb_epoch = ~0ull;
     j->flushes++;
     c->jit_drop = 1;
+    jit_heat_reset(c);
     jit_serialize();
 }
 
@@ -192,20 +194,31 @@ static struct jit_tb **bucket_of(struct jit *j, uint64_t rip, uint64_t roff)
     return &j->bucket[h >> (64 - JIT_TB_BITS)];
 }
 
-static void kill_tb(struct x86_cpu *c, struct jit_tb *tb)
+static void remove_from_bucket(struct jit *j, const struct jit_tb *tb)
 {
-    struct jit *j = c->jit;
     for (struct jit_tb **at = bucket_of(j, tb->rip, tb->roff); *at; at = &(*at)->next)
         if (*at == tb) {
             *at = tb->next;
             break;
         }
+}
+
+/* Whoever finds it in the jump cache is led elsewhere; a jump of 32 bits also tells that. */
+static void lead_away(struct jit *j, const struct jit_tb *tb, const uint8_t *to)
+{
+    uint8_t *far = jit_rw(j, tb->far);
+    struct asm_buf b = {far, far, jit_rw(j, tb->entry), false};
+    asm_patch(asm_jmp(&b, NULL), jit_rw(j, to));
+}
+
+static void kill_tb(struct x86_cpu *c, struct jit_tb *tb)
+{
+    struct jit *j = c->jit;
+    remove_from_bucket(j, tb);
     for (struct jit_link *l = tb->in; l; l = l->next)
         asm_patch(l->site, l->stub);
     tb->in = NULL;
-    /* Whoever finds it in the jump cache is led away. */
-    struct asm_buf b = {jit_rw(j, tb->far), jit_rw(j, tb->far), jit_rw(j, tb->entry), false};
-    asm_jmp(&b, jit_rw(j, j->thunk.dead));
+    lead_away(j, tb, j->thunk.dead);
     j->stat.killed++;
     c->jit_drop = 1;
     jit_log_gone(tb);
@@ -332,6 +345,19 @@ static bool insert(struct x86_cpu *c, struct jit_tb *tb)
     return true;
 }
 
+void jit_replace(struct x86_cpu *c, struct jit_tb *old, struct jit_tb *tb)
+{
+    struct jit *j = c->jit;
+    remove_from_bucket(j, old);
+    insert(c, tb); /* cannot fail: the page is known */
+    while (old->in) {
+        struct jit_link *l = old->in;
+        old->in = l->next;
+        jit_link_to(c, l, tb);
+    }
+    lead_away(j, old, tb->far);
+}
+
 static struct jit_tb *make(struct x86_cpu *c, gva_t lin, uint64_t roff, bool global,
                            unsigned single)
 {
@@ -340,7 +366,7 @@ static struct jit_tb *make(struct x86_cpu *c, gva_t lin, uint64_t roff, bool glo
         jit_mode_update(c);
         unsigned mode = global ? j->cur_mode_global : j->cur_mode;
         if (!x86_native_full(c)) {
-            struct jit_tb *tb = jit_translate(c, lin, roff, mode, single);
+            struct jit_tb *tb = jit_translate(c, lin, roff, mode, single, false);
             if (tb && insert(c, tb))
                 return tb;
             if (!tb && !j->full)

@@ -58,17 +58,47 @@ void tr_slow_if(struct tr *t, unsigned cc)
         tr_cold_site(t, k, asm_jcc(&t->b, cc, NULL));
 }
 
+static uint16_t offset(const struct tr *t, const uint8_t *p)
+{
+    return (uint16_t)(p - t->b.start);
+}
+
 void tr_slow_back(struct tr *t)
 {
-    if (!t->slow)
-        return;
-    t->slow->back = t->b.p;
-    t->slow->ef = t->ef;
+    if (t->slow) {
+        t->slow->back = t->b.p;
+        t->slow->ef = t->ef;
+    }
+    for (unsigned n = t->site0; n < t->nsites; n++) {
+        t->site[n].back = offset(t, t->b.p);
+        t->site[n].bits |= t->ef ? JIT_SITE_EF : 0;
+    }
 }
 
 static void call(struct tr *t, const uint8_t *thunk)
 {
     asm_call(&t->b, jit_rw(t->j, thunk));
+}
+
+static struct jit_site *site(struct tr *t)
+{
+    if (t->nsites == SITE_MAX) {
+        t->failed = true;
+        return NULL;
+    }
+    struct jit_site *s = &t->site[t->nsites++];
+    *s = (struct jit_site){.at = offset(t, t->b.p)};
+    return s;
+}
+
+void tr_call_site(struct tr *t, const uint8_t *thunk, unsigned bits)
+{
+    call(t, thunk);
+    struct jit_site *s = site(t);
+    if (!s)
+        return;
+    s->off = t->s->off;
+    s->bits = (uint8_t)(bits | (t->fpu ? JIT_SITE_FPU : 0) | (t->x87 ? JIT_SITE_X87 : 0));
 }
 
 /* Behind a call of C code. */
@@ -85,7 +115,7 @@ static void emit_interp(struct tr *t, const struct cold *k)
     if (k->x87_last)
         tr_x87_tell(t, k->x87_last);
     asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, k->ji));
-    if (!k->back || k->leaves) { /* it ends the translation */
+    if (!k->back) { /* it ends the translation */
         asm_jmp(&t->b, jit_rw(t->j, t->j->thunk.interp_end));
         return;
     }
@@ -139,6 +169,32 @@ static void emit_calls(struct tr *t, const struct cold *k)
     asm_jmp(&t->b, k->back);
 }
 
+void tr_count_heat(struct tr *t, unsigned off, bool fpu)
+{
+    if (!t->small)
+        return;
+    int32_t heat = G_OFF(jit_heat) + 4 * (int32_t)(t->j->stat.translations % X86_HEATS);
+    asm_insn(&t->b, (struct opcode){.op = 0xff}, 1, OP_GS(heat)); /* DEC */
+    struct cold *k = tr_cold(t, COLD_HOT);
+    if (!k)
+        return;
+    tr_cold_site(t, k, asm_jcc(&t->b, CC_S, NULL));
+    k->back = t->b.p;
+    k->rip = off;
+    k->fpu = fpu;
+}
+
+static void emit_hot(struct tr *t, const struct cold *k)
+{
+    call(t, t->j->thunk.hot);
+    struct jit_site *s = site(t);
+    if (!s)
+        return;
+    s->back = offset(t, k->back);
+    s->off = (uint16_t)k->rip;
+    s->bits = k->fpu ? JIT_SITE_FPU : 0;
+}
+
 /* Flags are in cpu->fl. */
 static void emit_group(struct tr *t, const struct cold *k)
 {
@@ -178,6 +234,9 @@ void tr_cold_emit(struct tr *t)
             break;
         case COLD_LINK:
             tr_link_stub(t, k.link);
+            break;
+        case COLD_HOT:
+            emit_hot(t, &k);
             break;
         case COLD_BRANCH:
             t->ef = k.ef;

@@ -106,7 +106,7 @@ void tr_rip(struct asm_buf *b, bool pic, unsigned dst, uint64_t rip)
         asm_lea(b, dst, OP_MEM((uint8_t)dst, (int32_t)rip), 8);
 }
 
-static struct opnd found(void)
+struct opnd jit_jump_host(void)
 {
     return OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, host));
 }
@@ -120,17 +120,22 @@ void jit_jump_place(struct asm_buf *b)
     asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t)(X86_JUMPS - 1) << 4, 4);
 }
 
+uint8_t *jit_jump_match(struct asm_buf *b, int32_t key)
+{
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
+    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)),
+            8);
+    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
+    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
+    return miss;
+}
+
 /* Looks the RIP in RAX up; R11 is the offset of its entry. Returns the place of the jump that is
  * taken if there is none. Then RAX is lost. */
 static uint8_t *look_up(struct asm_buf *b, const struct jit_mode *m)
 {
     jit_jump_place(b);
-    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(m)), 8);
-    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, G_OFF(jump) + (int32_t)offsetof(struct x86_jump, key)),
-            8);
-    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
-    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key_off(m)), 8);
-    return miss;
+    return jit_jump_match(b, key_off(m));
 }
 
 /* Flags are in cpu->fl. Returns the place of the jump that is taken if the cache does not know. */
@@ -138,13 +143,31 @@ static uint8_t *cached_jump(struct asm_buf *b, const struct jit_mode *m, bool pi
 {
     tr_rip(b, pic, H_RAX, rip);
     uint8_t *miss = look_up(b, m);
-    asm_jmp_opnd(b, found());
+    asm_jmp_opnd(b, jit_jump_host());
     return miss;
+}
+
+/* One of two thunks, for a RIP relative to cpu->jit_page in EAX or the real one in RAX; loads it.
+ */
+static const uint8_t *load_for(struct tr *t, uint64_t rip, const uint8_t *const rel[2],
+                               const uint8_t *const abs[2])
+{
+    bool global = t->m->bits & JIT_M_GLOBAL;
+    if (t->tb->pic && (int64_t)rip == (int32_t)rip) {
+        asm_mov_imm(&t->b, H_RAX, (uint32_t)rip);
+        return jit_rw(t->j, rel[global]);
+    }
+    tr_rip(&t->b, t->tb->pic, H_RAX, rip);
+    return jit_rw(t->j, abs[global]);
 }
 
 static void goto_cached(struct tr *t, uint64_t rip)
 {
     tr_need_fl(t);
+    if (t->small) {
+        asm_jmp(&t->b, load_for(t, rip, t->j->thunk.jump_rel, t->j->thunk.jump_abs));
+        return;
+    }
     struct cold *k = tr_cold(t, COLD_GOTO);
     if (!k)
         return;
@@ -181,15 +204,18 @@ void jit_link_cached(struct x86_cpu *c, struct jit_link *l)
 
 void tr_goto(struct tr *t, uint64_t rip, uint64_t from)
 {
-    if ((int64_t)rip <= (int64_t)from)
+    bool near = in_page(t, rip);
+    if ((int64_t)rip <= (int64_t)from && (near || !t->small)) /* else the thunk looks */
         tr_poll(t, rip);
     int own = own_insn(t, rip);
-    if (own >= 0)
+    if (own >= 0) {
+        tr_count_heat(t, t->j->src[own].off, t->fpu);
         goto_label(t, (unsigned)own);
-    else if (in_page(t, rip))
+    } else if (near) {
         goto_link(t, rip, 0);
-    else
+    } else {
         goto_cached(t, rip);
+    }
 }
 
 void tr_goto_single(struct tr *t, uint64_t rip)
@@ -210,6 +236,17 @@ static uint64_t own_rip(const struct tr *t)
     return t->tb->rip + t->s->off;
 }
 
+/* A jump that is a link itself; its stub is elsewhere. */
+static void link_site(struct tr *t, struct jit_link *l, uint8_t *site)
+{
+    struct cold *k = tr_cold(t, COLD_LINK);
+    if (!l || !k)
+        return;
+    k->link = l;
+    l->site = site;
+    tr_cold_site(t, k, site);
+}
+
 static bool jcc(struct tr *t)
 {
     uint64_t rip;
@@ -224,6 +261,11 @@ static bool jcc(struct tr *t)
         t->ef = ef;
         t->fl = fl;
         asm_patch(over, t->b.p);
+        return true;
+    }
+    bool forward = (int64_t)rip > (int64_t)own_rip(t);
+    if (forward && in_page(t, rip)) {
+        link_site(t, new_link(t, rip, 0), asm_jcc(&t->b, cc, NULL));
         return true;
     }
     struct cold *k = tr_cold(t, COLD_BRANCH);
@@ -313,7 +355,7 @@ static bool jmp(struct tr *t)
     if (!load_target(t))
         return false;
     probe(t);
-    asm_jmp_opnd(&t->b, found());
+    asm_jmp_opnd(&t->b, jit_jump_host());
     return true;
 }
 
@@ -339,8 +381,8 @@ static uint64_t behind(const struct tr *t)
     return (t->tb->rip + t->s->i.end) & t->c->ip_mask;
 }
 
-/* Both addresses on the host's stack but the one that the host's call pushes. RAX is lost. */
-static void open_call(struct tr *t)
+/* Is there room on the host's stack? */
+static void check_calls(struct tr *t)
 {
     struct asm_buf *b = &t->b;
     tr_clobber_ef(t);
@@ -350,8 +392,15 @@ static void open_call(struct tr *t)
         return;
     tr_cold_site(t, k, asm_jcc(b, CC_B, NULL));
     k->back = b->p;
-    tr_rip(b, t->tb->pic, H_RAX, behind(t));
-    asm_u8(b, 0x50); /* PUSH RAX */
+}
+
+/* Both addresses on the host's stack but the one that the host's call pushes; `in_rax`: the guest's
+ * is in RAX. */
+static void open_call(struct tr *t, bool in_rax)
+{
+    if (!in_rax)
+        tr_rip(&t->b, t->tb->pic, H_RAX, behind(t));
+    asm_u8(&t->b, 0x50); /* PUSH RAX */
 }
 
 /* Where the host's return arrives, the return address in RAX. */
@@ -361,13 +410,13 @@ static void close_call(struct tr *t)
     uint8_t *miss = jit_rw(t->j, t->j->thunk.ret);
     t->ef = false;
     t->fl = true;
-    asm_alu(b, ALU_CMP, H_RAX, OP_MEM(H_RSP, 0), 8);
-    asm_lea(b, H_RSP, OP_MEM(H_RSP, 8), 8);
     if (!in_page(t, behind(t))) {
         asm_jmp(b, miss);
         return;
     }
+    asm_alu(b, ALU_CMP, H_RAX, OP_MEM(H_RSP, 0), 8);
     asm_jcc(b, CC_NZ, miss);
+    asm_u8(b, 0x58); /* POP RAX, which is the same */
     if (t->m->bits & JIT_M_CPL0) {
         asm_alu_imm(b, ALU_CMP, OP_GS(key_off(t->m) + 7), (int8_t)t->tb->mode, 1);
         asm_jcc(b, CC_NZ, miss);
@@ -382,12 +431,7 @@ static void close_call(struct tr *t)
 static void call_link(struct tr *t, uint64_t rip)
 {
     struct jit_link *l = new_link(t, rip, 0);
-    struct cold *k = tr_cold(t, COLD_LINK);
-    if (!l || !k)
-        return;
-    k->link = l;
-    l->site = asm_call(&t->b, NULL);
-    tr_cold_site(t, k, l->site);
+    link_site(t, l, asm_call(&t->b, NULL));
 }
 
 static void call_cached(struct tr *t, uint64_t rip)
@@ -399,29 +443,38 @@ static void call_cached(struct tr *t, uint64_t rip)
         return;
     k->rip = rip;
     tr_cold_site(t, k, site);
-    asm_call_opnd(&t->b, found());
+    asm_call_opnd(&t->b, jit_jump_host());
     k->back = t->b.p;
 }
 
-static void call_rel(struct tr *t, uint64_t rip)
+static void call_rel(struct tr *t, uint64_t rip, bool in_rax)
 {
+    bool near = in_page(t, rip);
+    tr_need_fl(t);
+    if (t->small && !near) { /* the thunk looks at everything */
+        open_call(t, in_rax);
+        asm_call(&t->b, load_for(t, rip, t->j->thunk.call_rel, t->j->thunk.call_abs));
+        close_call(t);
+        return;
+    }
     if ((int64_t)rip <= (int64_t)own_rip(t))
         tr_poll(t, rip);
-    tr_need_fl(t);
-    open_call(t);
-    if (in_page(t, rip))
+    check_calls(t);
+    open_call(t, in_rax);
+    if (near)
         call_link(t, rip);
     else
         call_cached(t, rip);
     close_call(t);
 }
 
-/* Pushes the address behind the call. */
-static bool push_return(struct tr *t)
+/* Pushes the address behind the call; *in_rax: it is in RAX now, too. */
+static bool push_return(struct tr *t, bool *in_rax)
 {
     struct opnd m;
     unsigned w = width(t);
     uint64_t next = behind(t);
+    *in_rax = false;
     if (!tr_stack(t, X86_RSP, -(int32_t)w, w, ACC_W, &m))
         return false;
     if (w == 4 || (!t->tb->pic && (int64_t)next == (int32_t)next)) {
@@ -430,6 +483,7 @@ static bool push_return(struct tr *t)
         tr_mem_free_rax(t, &m);
         tr_rip(&t->b, t->tb->pic, H_RAX, next);
         asm_store(&t->b, m, H_RAX, 8);
+        *in_rax = t->fl && !t->smp; /* what follows may need it */
     }
     if (t->smp)
         tr_mem_fix(t, &m);
@@ -441,12 +495,13 @@ static bool push_return(struct tr *t)
 static bool call(struct tr *t)
 {
     uint64_t rip;
+    bool in_rax;
     if (is_far(t->s) || !can_push(t))
         return false;
     if (t->s->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        if (!target(t, &rip) || !push_return(t))
+        if (!target(t, &rip) || !push_return(t, &in_rax))
             return false;
-        call_rel(t, rip);
+        call_rel(t, rip, in_rax);
         return true;
     }
     /* The target is found before anything is changed: otherwise the interpreter does it all. */
@@ -454,13 +509,14 @@ static bool call(struct tr *t)
         return false;
     probe(t);
     asm_store(&t->b, OP_GS(G_OFF(jit_target)), H_RAX, 8);
-    asm_load(&t->b, H_RAX, found(), 8);
+    asm_load(&t->b, H_RAX, jit_jump_host(), 8);
     asm_store(&t->b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
-    if (!push_return(t)) {
+    if (!push_return(t, &in_rax)) {
         t->failed = true; /* cannot be: can_push() */
         return true;
     }
-    open_call(t);
+    check_calls(t);
+    open_call(t, in_rax);
     asm_load(&t->b, H_RAX, OP_GS(G_OFF(jit_target)), 8);
     asm_call_opnd(&t->b, OP_GS(G_OFF(jit_tmp)));
     close_call(t);

@@ -25,6 +25,10 @@
 /* Decoded blocks are needed only for instructions that are stepped over. */
 #define DECODED_BYTES (MIB / 4)
 #define JMP_REL32     0xe9
+#define HEAT          2000
+/* Of the offsets of translations, none of which is smaller than this. */
+#define TB_LEAST       32
+#define ORDER_BYTES(j) ((j)->size / TB_LEAST * sizeof *(j)->order)
 
 static bool set_gs(const void *base)
 {
@@ -55,6 +59,7 @@ void jit_destroy(struct x86_cpu *c)
         jit_arena_destroy(j);
         jit_translator_destroy(j);
         bigmem_free(j->bucket, JIT_BUCKETS * sizeof *j->bucket);
+        bigmem_free(j->order, ORDER_BYTES(j));
         free(j);
         c->jit = NULL;
     }
@@ -72,8 +77,11 @@ static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, 
     j->exact = exact;
     j->counting = jit_log_counts();
     detect(j);
+    j->heat = z->heat ? z->heat : HEAT;
+    j->size = z->code;
     j->bucket = bigmem_alloc(JIT_BUCKETS * sizeof *j->bucket);
-    if (!j->bucket)
+    j->order = bigmem_alloc(ORDER_BYTES(j));
+    if (!j->bucket || !j->order)
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     int rc = jit_translator_create(j, e);
     if (!rc)
@@ -142,8 +150,7 @@ struct jit_tb *jit_lookup(struct x86_cpu *c)
     return tb;
 }
 
-/* It is not for others to find. */
-static struct jit_tb *lookup_single(struct x86_cpu *c, unsigned single)
+struct jit_tb *jit_lookup_single(struct x86_cpu *c, unsigned single)
 {
     settle(c);
     struct jit_tb *tb = jit_find(c, single);
@@ -176,7 +183,7 @@ const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
     c->s.rip = c->jit_page + l->rip;
     struct jit_tb *tb;
     if (l->single) /* goes on at once: what leaves before it could leave for ever */
-        tb = lookup_single(c, l->single);
+        tb = jit_lookup_single(c, l->single);
     else
         tb = boundary_needed(c) ? NULL : jit_lookup(c);
     if (!tb)

@@ -15,6 +15,10 @@
  * which C code does not touch: it stays where it is until run() is left or a semantic function
  * needs it.
  *
+ * A translation is first made to be small, and made anew to be fast when it is executed often
+ * (hot.c): most code is executed so rarely that what counts is how much of it fits into the host's
+ * caches.
+ *
  * Rules that keep translations from outliving what they were made of:
  *  1. A translation is made for one place in RAM and one mode (struct jit_mode: all that the
  *     meaning of its bytes depends on). In 64-bit code it serves whatever linear address the page
@@ -76,6 +80,21 @@ struct jit_insn {
     uint32_t undo; /* RET: what has been added to RSP before thunk.ret is entered */
 };
 
+/* Where the host code of a translation calls C through a thunk that is told no more than where it
+ * was called from: site.c. */
+struct jit_site {
+    uint16_t at;   /* behind the call: from the translation's start */
+    uint16_t back; /* where to go on, likewise; 0: it leaves the translation */
+    uint16_t off;  /* of the guest instruction */
+    uint8_t bits;  /* JIT_SITE_* */
+    uint32_t insn; /* offset of its jit_insn; 0: it has none yet */
+};
+#define JIT_SITE_EF    0x01u /* where it goes on, the flags are in EFLAGS, too */
+#define JIT_SITE_FPU   0x02u /* SSE and AVX registers are in the host's */
+#define JIT_SITE_X87   0x04u /* the x87 state is live */
+#define JIT_SITE_GROUP 0x08u /* a group's check: group.c */
+#define JIT_SITE_LEFT  0x80u /* (jit_resume) the host's calls are to be forgotten */
+
 /* A direct jump to another translation, or to the stub that looks for it. */
 struct jit_link {
     struct jit_link *next; /* of those that lead to the same translation */
@@ -98,9 +117,13 @@ struct jit_tb {
     bool alone;         /* begins with an instruction that only one engine can execute */
     bool cross;         /* a single instruction that reaches into page roff2 */
     uint16_t single;    /* not 0: made for so many bytes, each access with its own TLB check */
+    bool hot;           /* made for speed; else for size: hot.c */
+    uint16_t nsites;
+    struct jit_site *site;
     uint64_t roff2;
     uint16_t len, count;             /* guest bytes, instructions */
-    const uint8_t *entry, *entry_ef; /* executable: flags in cpu->fl, in EFLAGS */
+    const uint8_t *start;            /* host code; executable, as the next ones */
+    const uint8_t *entry, *entry_ef; /* flags in cpu->fl, in EFLAGS */
     const uint8_t *far;              /* `entry` for those from other pages: RAX is RIP */
     const uint8_t *body;             /* `entry` without the look at cpu->jit_stop */
     uint32_t host_len;
@@ -141,6 +164,17 @@ struct jit_thunks {
     const uint8_t *link_fl, *link_ef; /* jumped to; EAX: offset of a jit_link */
     /* Called; RAX: tag, R11: offset of the TLB set; for reading, writing. ZF: R11 is the addend. */
     const uint8_t *ways[2][X86_NMMU];
+    /* Called; RAX: address; by the size's logarithm. R11: host address. Through `slow` if it cannot
+     * be had. Flags must be in cpu->fl, from here on until `call_abs`. */
+    const uint8_t *check[2][X86_NMMU][6];
+    const uint8_t *check_range[2][X86_NMMU]; /* the same for RAX to R11; H_HELD: addend */
+    const uint8_t *slow;                     /* jumped to, behind a site's call: jit_c_slow() */
+    const uint8_t *hot;                      /* called by a site: jit_c_hot() */
+    /* Jumped to: to cpu->jit_page + (signed) EAX, to RAX, through the jump cache; by whether the
+     * code is in a global page. */
+    const uint8_t *jump_rel[2], *jump_abs[2];
+    /* The same called by a guest's call, the return address having been pushed. */
+    const uint8_t *call_rel[2], *call_abs[2];
     const uint8_t *dead;  /* jumped to from the `far` of a translation that was killed; RAX: RIP */
     const uint8_t *raced; /* called; RAX: host address, R11D: size of a store */
     const uint8_t *fpu_load; /* called */
@@ -173,6 +207,10 @@ struct jit {
     uint64_t flushes;
 
     struct jit_tb **bucket; /* JIT_BUCKETS */
+    uint32_t *order;        /* offsets of translations by their host code's addresses: site.c */
+    uint32_t ntbs;
+    int32_t heat;        /* from which translations count down: hot.c */
+    uint64_t heat_since; /* when they began to, in milliseconds */
     struct jit_page *page[1u << JIT_PAGE_BITS];
     struct jit_tb *crossing; /* by page_next */
     struct jit_mode mode[JIT_MODES];
@@ -196,7 +234,7 @@ struct jit {
     bool exact;
     bool counting; /* how often translations are entered: log.h */
     struct {
-        uint64_t translations, killed, lookups, interps;
+        uint64_t translations, hot, killed, lookups, interps;
     } stat;
 };
 
@@ -226,6 +264,12 @@ void jit_serialize(void);
 /* ---- thunks.c ---- */
 bool jit_thunks_make(struct x86_cpu *c);
 
+/* `dst`: offset of the TLB set for the address in `addr`; `dst` may be `addr`. Flags are lost. */
+void jit_tlb_offset(struct asm_buf *b, bool bmi2, unsigned dst, unsigned addr);
+/* `last`, the address of the last byte, becomes the tag; ZF: it is the one of the set's first
+ * entry, for reading or writing, `set` being as above. */
+void jit_tlb_compare(struct asm_buf *b, enum x86_mmu mmu, bool write, unsigned last, unsigned set);
+
 /* ---- cache.c ---- */
 void jit_flush(struct x86_cpu *c);
 /* To the log, of all translations there are. */
@@ -240,6 +284,8 @@ void jit_sync_code(struct x86_cpu *c);
  * it cannot be translated (code in device memory): interpret one instruction. */
 struct jit_tb *jit_find(struct x86_cpu *c, unsigned single);
 void jit_link_to(struct x86_cpu *c, struct jit_link *l, struct jit_tb *to);
+/* `tb` was made anew from the same code and takes the place of `old`, which may be executing. */
+void jit_replace(struct x86_cpu *c, struct jit_tb *old, struct jit_tb *tb);
 /* RIP * JIT_JUMP_HASH in 32 bits; its upper bits are the place in the jump cache. */
 #define JIT_JUMP_HASH  0x9e3779b1u
 #define JIT_JUMP_SHIFT 16
@@ -253,7 +299,7 @@ int jit_translator_create(struct jit *j, struct error *e);
 void jit_translator_destroy(struct jit *j);
 /* NULL: j->full, or the code is in device memory. Raises #PF, #GP. */
 struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode,
-                             unsigned single);
+                             unsigned single, bool hot);
 
 /* ---- flow.c ---- */
 /* Makes the jump go through the jump cache: to an instruction that reaches into another page. */
@@ -261,6 +307,24 @@ void jit_link_cached(struct x86_cpu *c, struct jit_link *l);
 #define JIT_STUB_MAX 128u
 /* R11: offset from cpu->jump of the entry for the RIP in RAX. Flags are lost. */
 void jit_jump_place(struct asm_buf *b);
+/* Goes on if that entry is the one for RAX, `key` being the offset of cpu->jit_key or
+ * jit_key_global. Returns the place of the jump that is taken if not; there RAX is to be combined
+ * with the key once more. */
+uint8_t *jit_jump_match(struct asm_buf *b, int32_t key);
+/* The host address in that entry. */
+struct opnd jit_jump_host(void);
+
+/* ---- site.c ---- */
+/* A translation has been written. */
+void jit_order_add(struct jit *j, const struct jit_tb *tb);
+
+/* ---- hot.c ---- */
+void jit_heat_reset(struct x86_cpu *c);
+/* A counter has run out: has that been fast? */
+bool jit_is_hot(struct x86_cpu *c);
+/* What is to be executed instead of `old`, the translation at s.rip; `old`, if that cannot be had.
+ */
+struct jit_tb *jit_make_hot(struct x86_cpu *c, struct jit_tb *old);
 
 /* ---- flags.c ---- */
 /* Arithmetic flags that the manuals leave undefined behind the first `len` bytes, and whether an
@@ -275,6 +339,7 @@ struct jit_undefined jit_undefined_flags(struct x86_cpu *c, const struct jit_tb 
 struct jit_sizes { /* bytes of a vCPU's arenas */
     uint64_t code, data;
     uint64_t decoded; /* for instructions that are stepped over */
+    int32_t heat;     /* executions that make a translation hot, less one; 0: as many as usual */
 };
 /* For tests: the sizes for all vCPUs created from now on, whatever their engines ask for; NULL: as
  * they do. */
@@ -286,6 +351,8 @@ void jit_destroy(struct x86_cpu *c);
 void jit_bind_thread(struct x86_cpu *c);
 /* The translation to continue with. NULL: there is none, see jit_find(). */
 struct jit_tb *jit_lookup(struct x86_cpu *c);
+/* The same with `single`; it is not for others to find. */
+struct jit_tb *jit_lookup_single(struct x86_cpu *c, unsigned single);
 /* Behind translated code, before anything that looks at the x87 state. */
 void jit_x87_to_memory(const struct x86_cpu *c);
 
@@ -293,6 +360,9 @@ void jit_x87_to_memory(const struct x86_cpu *c);
 const uint8_t *jit_c_dispatch(struct x86_cpu *c);
 const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l);
 bool jit_c_interp(struct x86_cpu *c, struct jit_insn *i);
+/* The host address to go on at, with cpu->jit_resume; `ret`: behind the site's call. */
+const uint8_t *jit_c_slow(struct x86_cpu *c, const uint8_t *ret);
+const uint8_t *jit_c_hot(struct x86_cpu *c, const uint8_t *ret);
 void jit_c_raced(struct x86_cpu *c, const void *host, unsigned size);
 const uint8_t *jit_c_interp_end(struct x86_cpu *c, struct jit_insn *i);
 

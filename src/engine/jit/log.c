@@ -96,15 +96,10 @@ void jit_print_guest(FILE *f, const struct x86_cpu *c, const struct jit_tb *tb, 
         off += print_insn(&l, buf + off, len - off, rip + off);
 }
 
-static const uint8_t *host_start(const struct jit_tb *tb)
-{
-    return tb->entry < tb->entry_ef ? tb->entry : tb->entry_ef;
-}
-
 void jit_print_host(FILE *f, const struct jit_tb *tb)
 {
     struct listing l = listing_of(f, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    const uint8_t *start = host_start(tb);
+    const uint8_t *start = tb->start;
     for (unsigned off = 0; off < tb->host_len;)
         off += print_insn(&l, start + off, tb->host_len - off, (uintptr_t)start + off);
 }
@@ -185,7 +180,7 @@ void jit_log_made(struct x86_cpu *c, struct jit_tb *tb)
     if (the_log.code && number(tb, c->s.rip))
         print_made(c, tb);
     if (the_log.perf) {
-        fprintf(the_log.perf, "%lx %x guest:%" PRIx64 "%s\n", (unsigned long)host_start(tb),
+        fprintf(the_log.perf, "%lx %x guest:%" PRIx64 "%s\n", (unsigned long)tb->start,
                 tb->host_len, c->s.rip, c->jit->mode[tb->mode].bits & JIT_M_USER ? " (user)" : "");
         fflush(the_log.perf); /* perf reads it when it likes */
     }

@@ -77,20 +77,38 @@ static void add_base(struct tr *t, unsigned seg)
 
 /* ---- the check ---- */
 
+void jit_tlb_offset(struct asm_buf *b, bool bmi2, unsigned dst, unsigned addr)
+{
+    if (bmi2) { /* RORX dst, addr, 7: 32 bits */
+        asm_insn(b, (struct opcode){.op = 0xf0, .map = 3, .prefix = 0xf2, .vex = true}, dst,
+                 OP_REG((uint8_t)addr));
+        asm_u8(b, JIT_TLB_SHIFT);
+    } else {
+        asm_mov_rr32(b, dst, addr);
+        asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG((uint8_t)dst)); /* SHR */
+        asm_u8(b, JIT_TLB_SHIFT);
+    }
+    asm_alu_imm(b, ALU_AND, OP_REG((uint8_t)dst), JIT_TLB_MASK, 4);
+}
+
+void jit_tlb_compare(struct asm_buf *b, enum x86_mmu mmu, bool write, unsigned last, unsigned set)
+{
+    asm_alu_imm(b, ALU_AND, OP_REG((uint8_t)last), -(int32_t)PAGE_SIZE, 8);
+    if (mmu != X86_MMU_KERNEL) /* whose number is 0 */
+        asm_alu(b, ALU_OR, last, OP_GS(G_OFF(tlb.asid) + 8 * (int32_t)mmu), 8);
+    int32_t tag = write ? JIT_TLB_OFF(mmu, 0, wtag) : JIT_TLB_OFF(mmu, 0, rtag);
+    asm_alu(b, ALU_CMP, last, OP_GSR((uint8_t)set, tag), 8);
+}
+
+static enum x86_mmu mmu_of(const struct tr *t)
+{
+    return (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH;
+}
+
 /* R11: offset of the TLB entry for the address in `reg` + 0. */
 static void entry_offset(struct tr *t, unsigned reg)
 {
-    struct asm_buf *b = &t->b;
-    if (t->j->bmi2) { /* RORX R11D, reg, 7 */
-        asm_insn(b, (struct opcode){.op = 0xf0, .map = 3, .prefix = 0xf2, .vex = true}, H_R11,
-                 OP_REG((uint8_t)reg));
-        asm_u8(b, JIT_TLB_SHIFT);
-    } else {
-        asm_mov_rr32(b, H_R11, reg);
-        asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_R11)); /* SHR */
-        asm_u8(b, JIT_TLB_SHIFT);
-    }
-    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), JIT_TLB_MASK, 4);
+    jit_tlb_offset(&t->b, t->j->bmi2, H_R11, reg);
 }
 
 /* RAX: address of the last byte. Leaves the entry's addend in R11. `slow`: where to go if there is
@@ -98,12 +116,8 @@ static void entry_offset(struct tr *t, unsigned reg)
 static void compare_tag(struct tr *t, unsigned acc, struct cold *slow)
 {
     struct asm_buf *b = &t->b;
-    unsigned mmu = (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH;
-    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), -(int32_t)PAGE_SIZE, 8);
-    if (mmu != X86_MMU_KERNEL) /* whose number is 0 */
-        asm_alu(b, ALU_OR, H_RAX, OP_GS(G_OFF(tlb.asid) + 8 * (int32_t)mmu), 8);
-    asm_alu(b, ALU_CMP, H_RAX,
-            OP_GSR(H_R11, acc & ACC_W ? JIT_TLB_OFF(mmu, 0, wtag) : JIT_TLB_OFF(mmu, 0, rtag)), 8);
+    enum x86_mmu mmu = mmu_of(t);
+    jit_tlb_compare(b, mmu, acc & ACC_W, H_RAX, H_R11);
     struct cold *k = slow ? tr_cold(t, COLD_TLB) : NULL;
     if (!k)
         return;
@@ -129,6 +143,11 @@ static void check_group(struct tr *t)
     struct asm_buf *b = &t->b;
     uint8_t base = (uint8_t)tr_reg(h->base);
     asm_lea(b, H_RAX, OP_MEM(base, (int32_t)h->lo), 8);
+    if (t->small) {
+        asm_lea(b, H_R11, OP_MEM(base, (int32_t)h->hi - 1), 8);
+        tr_call_site(t, t->j->thunk.check_range[h->write][mmu_of(t)], JIT_SITE_GROUP);
+        return;
+    }
     entry_offset(t, H_RAX);
     asm_lea(b, H_RAX, OP_MEM(base, (int32_t)h->hi - 1), 8);
     struct cold *k = tr_cold(t, COLD_GROUP);
@@ -138,6 +157,19 @@ static void check_group(struct tr *t)
     k->x87_last = t->x87_last;
     compare_tag(t, h->write ? ACC_W : ACC_R, k);
     asm_mov_rr(b, H_HELD, H_R11);
+}
+
+/* By a thunk, the address being in `from`; the operand is R11 alone. False: not this one. */
+static bool check_small(struct tr *t, unsigned from, unsigned size, unsigned acc, struct opnd *m)
+{
+    if (!t->small || size > 32 || size & (size - 1))
+        return false;
+    if (from != H_RAX)
+        asm_mov_rr(&t->b, H_RAX, from);
+    unsigned log = (unsigned)__builtin_ctz(size);
+    tr_call_site(t, t->j->thunk.check[!!(acc & ACC_W)][mmu_of(t)][log], 0);
+    *m = OP_MEM(H_R11, 0);
+    return true;
 }
 
 /* [guest register + disp] in 64-bit code, without a segment. */
@@ -166,6 +198,8 @@ static bool simple(struct tr *t, unsigned guest, int32_t disp, unsigned size, un
     }
     if (align > 1)
         check_align(t, from, align);
+    if (check_small(t, from, size, acc, m))
+        return true;
     entry_offset(t, from);
     if (size > 1 || !disp)
         asm_lea(b, H_RAX, OP_MEM((uint8_t)base, disp + (int32_t)size - 1), 8);
@@ -191,7 +225,7 @@ static void check_64k(struct tr *t, unsigned size)
 
 static bool aligning(const struct tr *t)
 {
-    return (t->m->bits & JIT_M_MMU) >> JIT_M_MMU_SH == X86_MMU_ALIGN;
+    return mmu_of(t) == X86_MMU_ALIGN;
 }
 
 bool tr_mem_can(const struct tr *t, const struct x86_insn *i)
@@ -207,6 +241,8 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
     enum jit_segkind kind = tr_seg(t, i->seg);
     if (!tr_mem_can(t, i))
         return false;
+    if (t->small)
+        tr_x87_settle(t);
     if ((acc & ACC_LOCK) && size > align)
         align = size;
     if (is_simple(t, i) && i->disp + 64 < INT32_MAX && i->disp > INT32_MIN)
@@ -219,6 +255,8 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
     add_base(t, i->seg);
     if (align > 1)
         check_align(t, H_RAX, align);
+    if (check_small(t, H_RAX, size, acc, m))
+        return true;
     entry_offset(t, H_RAX);
     if (size > 1)
         asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
@@ -243,11 +281,15 @@ bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned
     struct asm_buf *b = &t->b;
     if (!tr_stack_can(t))
         return false;
+    if (t->small)
+        tr_x87_settle(t);
     if (tr_code64(t))
         return simple(t, base, disp, size, acc, 1, m);
     tr_need_fl(t);
     tr_clobber_ef(t);
     asm_lea(b, H_RAX, OP_MEM((uint8_t)tr_reg(base), disp), 4);
+    if (check_small(t, H_RAX, size, acc, m))
+        return true;
     entry_offset(t, H_RAX);
     asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
     compare_tag(t, acc, tr_slow(t));
@@ -258,6 +300,8 @@ bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned
 
 void tr_mem_fix(struct tr *t, struct opnd *m)
 {
+    if (m->base == H_R11 && m->index == H_NONE && !m->disp)
+        return;
     asm_lea(&t->b, H_R11, *m, 8);
     *m = OP_MEM(H_R11, 0);
 }

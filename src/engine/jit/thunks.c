@@ -285,12 +285,8 @@ static void link_fl(struct maker *m)
 /* Jumps if the jump cache has the RIP in RAX under this key; the entry's offset is in R11. */
 static void try_jump(struct asm_buf *b, int32_t key)
 {
-    const int32_t entry = G_OFF(jump);
-    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
-    asm_alu(b, ALU_CMP, H_RAX, OP_GSR(H_R11, entry + (int32_t)offsetof(struct x86_jump, key)), 8);
-    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
-    asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
-    asm_jmp_opnd(b, OP_GSR(H_R11, entry + (int32_t)offsetof(struct x86_jump, host)));
+    uint8_t *miss = jit_jump_match(b, key);
+    asm_jmp_opnd(b, jit_jump_host());
     asm_patch(miss, b->p);
     asm_alu(b, ALU_XOR, H_RAX, OP_GS(key), 8);
 }
@@ -314,6 +310,43 @@ static void ret(struct maker *m)
     asm_alu(b, ALU_SUB, H_R15, OP_REG(H_RAX), 8);
     asm_mov_rr(b, H_RAX, H_R11);
     asm_jmp(b, jit_rw(m->j, m->j->thunk.interp_end));
+}
+
+/* ---- jumps and calls to other pages, out of translations made for size ---- */
+
+static void load_rel(struct asm_buf *b)
+{
+    asm_insn(b, (struct opcode){.op = 0x63, .w = true}, H_RAX, OP_REG(H_RAX)); /* MOVSXD */
+    asm_alu(b, ALU_ADD, H_RAX, OP_GS(G_OFF(jit_page)), 8);
+}
+
+/* To RAX. */
+static void jump(struct maker *m, bool global)
+{
+    struct asm_buf *b = &m->b;
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
+    uint8_t *pending = asm_jcc(b, CC_NZ, NULL);
+    jit_jump_place(b);
+    try_jump(b, global ? G_OFF(jit_key_global) : G_OFF(jit_key));
+    asm_patch(pending, b->p);
+    asm_store(b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    asm_jmp(b, jit_rw(m->j, m->j->thunk.dispatch_keep));
+}
+
+/* On the host's stack: where the host's call returns to, and where the guest's does. */
+static void check_calls(struct asm_buf *b)
+{
+    asm_alu(b, ALU_CMP, H_RSP, OP_GS(G_OFF(jit_rsp_end)), 8);
+    uint8_t *room = asm_jcc(b, CC_NB, NULL);
+    asm_load(b, H_R11, OP_MEM(H_RSP, 0), 8);
+    asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8);
+    asm_load(b, H_R11, OP_MEM(H_RSP, 8), 8);
+    drop_calls(b);
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, -16), 8);
+    asm_store(b, OP_MEM(H_RSP, 8), H_R11, 8);
+    asm_load(b, H_R11, OP_GS(G_OFF(jit_tmp)), 8);
+    asm_store(b, OP_MEM(H_RSP, 0), H_R11, 8);
+    asm_patch(room, b->p);
 }
 
 /* ---- the TLB's other ways, and a refill ---- */
@@ -357,10 +390,7 @@ static void refill(struct maker *m, bool write, unsigned mmu)
     asm_store(b, OP_GS(G_OFF(jit_set)), H_R11, 8);
     asm_mov_rr(b, H_RSI, H_RAX);
     /* Does the last byte lie in the page that the set was chosen for? */
-    asm_mov_rr32(b, H_RCX, H_RAX);
-    asm_insn(b, (struct opcode){.op = 0xc1}, 5, OP_REG(H_RCX)); /* SHR */
-    asm_u8(b, JIT_TLB_SHIFT);
-    asm_alu_imm(b, ALU_AND, OP_REG(H_RCX), JIT_TLB_MASK, 4);
+    jit_tlb_offset(b, m->j->bmi2, H_RCX, H_RAX);
     asm_alu(b, ALU_CMP, H_RCX, OP_REG(H_R11), 4);
     uint8_t *crossing = asm_jcc(b, CC_NZ, NULL);
     asm_alu_imm(b, ALU_AND, OP_REG(H_RSI), -(int32_t)PAGE_SIZE, 8);
@@ -392,6 +422,125 @@ static void ways(struct maker *m, bool write, unsigned mmu)
         asm_patch(hit[w], b->p);
         asm_load(b, H_R11, OP_GSR(H_R11, JIT_TLB_OFF(mmu, w, addend)), 8);
         asm_u8(b, 0xc3);
+    }
+}
+
+/* ---- checks for translations made for size: site.c ---- */
+
+/* Behind the `ways`. */
+static void slow_if_none(struct maker *m)
+{
+    asm_jcc(&m->b, CC_NZ, jit_rw(m->j, m->j->thunk.slow));
+}
+
+static void check(struct maker *m, bool write, enum x86_mmu mmu, unsigned size)
+{
+    struct asm_buf *b = &m->b;
+    asm_u8(b, 0x50); /* PUSH RAX */
+    jit_tlb_offset(b, m->j->bmi2, H_R11, H_RAX);
+    if (size > 1)
+        asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
+    jit_tlb_compare(b, mmu, write, H_RAX, H_R11);
+    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
+    asm_load(b, H_R11, OP_GSR(H_R11, JIT_TLB_OFF(mmu, 0, addend)), 8);
+    asm_u8(b, 0x58); /* POP RAX */
+    asm_lea(b, H_R11, OP_SIB(H_R11, H_RAX, 0, 0), 8);
+    asm_u8(b, 0xc3);
+    asm_patch(miss, b->p);
+    asm_call(b, jit_rw(m->j, m->j->thunk.ways[write][mmu]));
+    asm_u8(b, 0x58);
+    slow_if_none(m);
+    asm_lea(b, H_R11, OP_SIB(H_R11, H_RAX, 0, 0), 8);
+    asm_u8(b, 0xc3);
+}
+
+static void check_range(struct maker *m, bool write, enum x86_mmu mmu)
+{
+    struct asm_buf *b = &m->b;
+    jit_tlb_offset(b, m->j->bmi2, H_RAX, H_RAX);
+    jit_tlb_compare(b, mmu, write, H_R11, H_RAX);
+    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
+    asm_load(b, H_HELD, OP_GSR(H_RAX, JIT_TLB_OFF(mmu, 0, addend)), 8);
+    asm_u8(b, 0xc3);
+    asm_patch(miss, b->p);
+    asm_insn(b, (struct opcode){.op = 0x87, .w = true}, H_RAX, OP_REG(H_R11)); /* XCHG */
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, -8), 8);
+    asm_call(b, jit_rw(m->j, m->j->thunk.ways[write][mmu]));
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, 8), 8);
+    slow_if_none(m);
+    asm_mov_rr(b, H_HELD, H_R11);
+    asm_u8(b, 0xc3);
+}
+
+static uint8_t *unless_resume(struct asm_buf *b, unsigned bit)
+{
+    asm_insn(b, (struct opcode){.op = 0xf6, .byte_rm = true}, 0, OP_GS(G_OFF(jit_resume)));
+    asm_u8(b, (uint8_t)bit); /* TEST m8, imm8 */
+    return asm_jcc(b, CC_Z, NULL);
+}
+
+/* At a site's return address: calls a function with it, and goes on where that says. */
+static void site(struct maker *m, uintptr_t fn)
+{
+    struct asm_buf *b = &m->b;
+    move_gprs(b, true);
+    fpu_save(m);
+    asm_load(b, H_RSI, OP_MEM(H_RSP, 0), 8);
+    load_self(b, H_RDI);
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, -8), 8);
+    call_c(b, fn);
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, 16), 8);
+    asm_store(b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
+    drop_if_told(b);
+    uint8_t *stayed = unless_resume(b, JIT_SITE_LEFT);
+    drop_calls(b);
+    asm_patch(stayed, b->p);
+    uint8_t *no_fpu = unless_resume(b, JIT_SITE_FPU);
+    asm_call(b, jit_rw(m->j, m->j->thunk.fpu_load));
+    asm_patch(no_fpu, b->p);
+    uint8_t *no_x87 = unless_resume(b, JIT_SITE_X87);
+    asm_call(b, jit_rw(m->j, m->j->thunk.x87_load));
+    asm_patch(no_x87, b->p);
+    move_gprs(b, false);
+    uint8_t *no_ef = unless_resume(b, JIT_SITE_EF);
+    asm_flags_load(b, G_OFF(fl));
+    asm_patch(no_ef, b->p);
+    asm_jmp_opnd(b, OP_GS(G_OFF(jit_tmp)));
+}
+
+static const uint8_t *at(struct maker *m);
+
+static void make_checks(struct maker *m)
+{
+    struct jit_thunks *t = &m->j->thunk;
+    t->slow = at(m);
+    site(m, (uintptr_t)jit_c_slow);
+    t->hot = at(m);
+    site(m, (uintptr_t)jit_c_hot);
+    for (unsigned mmu = X86_MMU_KERNEL; mmu <= X86_MMU_USER; mmu++)
+        for (unsigned write = 0; write < 2; write++) {
+            t->check_range[write][mmu] = at(m);
+            check_range(m, write, mmu);
+            for (unsigned log = 0; log < ARRAY_LEN(t->check[0][0]); log++) {
+                t->check[write][mmu][log] = at(m);
+                check(m, write, mmu, 1u << log);
+            }
+        }
+}
+
+static void make_jumps(struct maker *m)
+{
+    struct jit_thunks *t = &m->j->thunk;
+    for (unsigned global = 0; global < 2; global++) {
+        t->jump_rel[global] = at(m);
+        load_rel(&m->b);
+        t->jump_abs[global] = jit_rx(m->j, m->b.p); /* it goes on there */
+        jump(m, global);
+        t->call_rel[global] = at(m);
+        load_rel(&m->b);
+        t->call_abs[global] = jit_rx(m->j, m->b.p); /* likewise */
+        check_calls(&m->b);
+        jump(m, global);
     }
 }
 
@@ -435,8 +584,7 @@ bool jit_thunks_make(struct x86_cpu *c)
     const uint8_t *stored = m.b.p;
     dispatch_stored(&m, false);
     t->dispatch_rel = at(&m);
-    asm_insn(&m.b, (struct opcode){.op = 0x63, .w = true}, H_RAX, OP_REG(H_RAX)); /* MOVSXD */
-    asm_alu(&m.b, ALU_ADD, H_RAX, OP_GS(G_OFF(jit_page)), 8);
+    load_rel(&m.b);
     asm_store(&m.b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     t->dispatch_keep = jit_rx(j, m.b.p); /* it goes on there */
     move_gprs(&m.b, true);
@@ -455,20 +603,22 @@ bool jit_thunks_make(struct x86_cpu *c)
     link_fl(&m);
     t->fpu_load = at(&m);
     fpu_load(&m);
+    t->x87_load = at(&m);
+    x87_load(&m);
+    t->x87_save = (void (*)(void))(uintptr_t)at(&m);
+    x87_save(&m);
     for (unsigned mmu = X86_MMU_KERNEL; mmu <= X86_MMU_USER; mmu++)
         for (unsigned write = 0; write < 2; write++) {
             t->ways[write][mmu] = at(&m);
             ways(&m, write, mmu);
         }
+    make_checks(&m);
+    make_jumps(&m);
     t->dead = at(&m);
     asm_store(&m.b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     asm_jmp(&m.b, jit_rw(j, t->dispatch));
     t->raced = at(&m);
     raced(&m);
-    t->x87_load = at(&m);
-    x87_load(&m);
-    t->x87_save = (void (*)(void))(uintptr_t)at(&m);
-    x87_save(&m);
     at(&m);
     j->used = j->thunk_end = (uint64_t)(m.b.p - j->rw);
     return !m.b.full;

@@ -19,6 +19,7 @@ enum cold_kind {
     COLD_BRANCH, /* the taken side of a conditional branch */
     COLD_CALLS,  /* forget the host's calls, come back */
     COLD_LINK,   /* the stub of a link */
+    COLD_HOT,    /* executed often: make it anew */
 };
 
 #define COLD_SITES 4u
@@ -32,11 +33,11 @@ struct cold {
     struct opnd host;    /* COLD_RACED */
     struct jit_insn *ji; /* COLD_INTERP */
     const struct jit_src *x87_last; /* COLD_INTERP, COLD_GROUP: before it */
-    bool leaves;                    /* COLD_INTERP: it does not come back */
     struct cold *slow;              /* COLD_TLB: where to go if that fails */
     const uint8_t *thunk;
     const uint8_t *at;  /* where it was written */
-    uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH, COLD_GROUP */
+    uint64_t rip, from; /* COLD_GOTO, COLD_BRANCH, COLD_GROUP; COLD_HOT: from the start */
+    bool fpu;           /* COLD_HOT: see JIT_SITE_FPU */
     uint8_t *back;
     struct jit_link *link; /* COLD_LINK */
 };
@@ -50,8 +51,9 @@ struct held {
     int64_t at;           /* how far it has moved since */
 };
 
-/* An instruction has fewer than eight pieces. */
+/* An instruction has fewer than eight pieces, and fewer than three sites. */
 #define COLD_MAX (8u * JIT_TB_INSNS)
+#define SITE_MAX (3u * JIT_TB_INSNS)
 
 struct tr {
     struct jit *j;
@@ -66,10 +68,13 @@ struct tr {
     bool fpu;    /* the translation keeps the guest's SSE and AVX registers in the host's */
     bool x87;    /* likewise the x87 state */
     bool smp;
+    bool small;          /* memory is checked by thunks */
     bool failed;         /* out of data */
     struct jit_src *s;   /* the instruction at hand */
     struct jit_insn *ji; /* its copy, once it has one */
     struct cold *slow;   /* its COLD_INTERP, once it has one */
+    bool leaves;         /* if its function is called, that does not come back */
+    unsigned site0;      /* its first site */
     /* The last x87 instruction, if FIP and FOP are still to be set to it. */
     const struct jit_src *x87_last;
     uint8_t *label[JIT_TB_INSNS]; /* host code of each instruction that jumps lead back to */
@@ -77,6 +82,8 @@ struct tr {
     uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */
     unsigned poll_behind;         /* the instruction behind STI; 0: none */
     struct held held;             /* in H_HELD */
+    unsigned nsites;
+    struct jit_site site[SITE_MAX];
     unsigned ncold;
     struct cold cold[COLD_MAX];
 };
@@ -114,8 +121,13 @@ void tr_cold_site(struct tr *t, struct cold *k, uint8_t *site);
 struct cold *tr_slow(struct tr *t);
 /* A jump to it; flags must be in cpu->fl. */
 void tr_slow_if(struct tr *t, unsigned cc);
-/* Behind the instruction: where its COLD_INTERP comes back to. */
+/* Behind the instruction: where its COLD_INTERP and its sites come back to. */
 void tr_slow_back(struct tr *t);
+/* The translation counts that it goes on at the instruction at `off`; with `fpu`, it may have SSE
+ * and AVX registers in the host's. Flags are in cpu->fl, and lost in EFLAGS. */
+void tr_count_heat(struct tr *t, unsigned off, bool fpu);
+/* A call of a thunk that finds out by a site. Flags must be in cpu->fl. */
+void tr_call_site(struct tr *t, const uint8_t *thunk, unsigned bits);
 struct jit_insn *tr_insn(struct tr *t);
 void tr_cold_emit(struct tr *t);
 /* The instruction by its semantic function, on the straight path. */

@@ -257,13 +257,14 @@ static void write_entries(struct tr *t)
     bool code = t->j->exact || t->j->counting; /* that the entry begins with */
     if (want == WANT_EF && !t->fpu && !t->x87 && !code) {
         write_far(t);
+        tr_count_heat(t, 0, false);
         asm_flags_load(&t->b, G_OFF(fl));
         tb->entry_ef = here(t);
         t->ef = true;
         return;
     }
     tb->entry_ef = here(t);
-    if (want != WANT_ANY || code)
+    if (want != WANT_ANY || code || t->small)
         asm_flags_save(&t->b, G_OFF(fl));
     asm_u8(&t->b, 0xeb); /* JMP over what follows */
     asm_u8(&t->b, JIT_FAR_BYTES);
@@ -271,6 +272,7 @@ static void write_entries(struct tr *t)
     check_stop(t);
     count_run(t);
     tb->body = here(t);
+    tr_count_heat(t, 0, false);
     if (t->fpu)
         check_live(t, G_OFF(jit_fpu_live), t->j->thunk.fpu_load);
     if (t->x87)
@@ -300,6 +302,8 @@ static bool write_insn(struct tr *t, unsigned n)
     t->s = &t->j->src[n];
     t->ji = NULL;
     t->slow = NULL;
+    t->leaves = false;
+    t->site0 = t->nsites;
     if (t->target[n] || (t->s->i.flags & X86_IF_END))
         tr_x87_settle(t);
     write_label(t, n);
@@ -309,7 +313,7 @@ static bool write_insn(struct tr *t, unsigned n)
         tr_interp(t);
         end = t->s->i.flags & X86_IF_END;
     }
-    if (!end)
+    if (!end && !t->leaves)
         tr_slow_back(t);
     tr_group_step(t);
     if (!end && n && t->poll_behind == n)
@@ -317,9 +321,26 @@ static bool write_insn(struct tr *t, unsigned n)
     return end;
 }
 
+static void keep_sites(struct tr *t)
+{
+    size_t len = t->nsites * sizeof *t->site;
+    struct jit_site *s = len ? jit_data_alloc(t->j, len) : NULL;
+    if (!len)
+        return;
+    if (!s) {
+        t->failed = true;
+        return;
+    }
+    memcpy(s, t->site, len);
+    t->tb->site = s;
+    t->tb->nsites = (uint16_t)t->nsites;
+}
+
 static void write_code(struct tr *t)
 {
     struct jit_tb *tb = t->tb;
+    t->small = !tb->hot && !tb->cross;
+    tb->start = here(t);
     for (unsigned n = 0; n < t->n; n++) {
         t->fpu |= tr_is_simd(t, &t->j->src[n]);
         t->x87 |= tr_is_x87(t, &t->j->src[n]);
@@ -333,6 +354,7 @@ static void write_code(struct tr *t)
     if (!end)
         tr_goto(t, (tb->rip + tb->len) & t->c->ip_mask, tb->rip);
     tr_cold_emit(t);
+    keep_sites(t);
 }
 
 int jit_translator_create(struct jit *j, struct error *e)
@@ -347,7 +369,7 @@ void jit_translator_destroy(struct jit *j)
 }
 
 struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsigned mode,
-                             unsigned single)
+                             unsigned single, bool hot)
 {
     struct jit *j = c->jit;
     j->full = true; /* unless it turns out otherwise */
@@ -357,7 +379,8 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     if (!tb)
         return NULL;
     struct tr *t = j->tr;
-    memset(t, 0, offsetof(struct tr, cold));
+    memset(t, 0, offsetof(struct tr, site));
+    t->ncold = 0;
     t->j = j;
     t->c = c;
     t->tb = tb;
@@ -371,7 +394,8 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
                           .roff = roff,
                           .mode = mode,
                           .pic = pic,
-                          .single = (uint16_t)single};
+                          .single = (uint16_t)single,
+                          .hot = hot};
     decode_run(t);
     if (!t->n)
         decode_cross(t);
@@ -389,6 +413,8 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     j->used += (tb->host_len + 15) & ~15u;
     jit_arena_grown(j, before);
     j->stat.translations++;
+    j->stat.hot += hot;
+    jit_order_add(j, tb);
     jit_log_made(c, tb);
     return tb;
 }

@@ -247,8 +247,7 @@ static bool load_fcw(struct tr *t)
     asm_alu_imm(b, ALU_AND, OP_REG(H_R11), X86_FCW_MASKS, 4);
     asm_alu_imm(b, ALU_CMP, OP_REG(H_R11), X86_FCW_MASKS, 4);
     tr_slow_if(t, CC_NZ);
-    if (t->slow)
-        t->slow->leaves = true;
+    t->leaves = true;
     asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), X86_FCW_BITS, 4);
     asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), X86_FCW_ONE, 4);
     asm_store(b, OP_GS(G_OFF(jit_scratch)), H_RAX, 4);

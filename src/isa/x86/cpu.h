@@ -116,6 +116,7 @@ struct x86_jump {
     const void *host;
 };
 #define X86_JUMPS 65536u
+#define X86_HEATS 16384u
 
 /* Segment as data accesses need it. */
 #define X86_SEGOK_R 1u /* any offset may be read: no check needed */
@@ -241,6 +242,8 @@ struct x86_cpu {
         uint32_t fop;
     } jit_x87;
     _Atomic uint8_t jit_unwritten; /* (any thread) x86_tlb_unwrite() was here */
+    uint8_t jit_resume;            /* JIT_SITE_*: what a site's thunk does before it goes on */
+    int32_t jit_heat[X86_HEATS];   /* of translations by their numbers: engine/jit/hot.c */
     struct x86_jump jump[X86_JUMPS];
 };
 
