@@ -41,6 +41,13 @@ def wait_for_write(raw):
     expect(False, "the write does not arrive")
 
 
+def cpu_time(pid):
+    """Seconds that a process has used so far."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def lose_server(driver, url, raw, server, says):
     """Kills the server, a process, of a disk in use; `raw` is what it serves. Every access fails
     from then on, and the message is told."""
@@ -52,6 +59,10 @@ def lose_server(driver, url, raw, server, says):
     expect(user.poll() is None, "it has left early")
     server.kill()
     server.wait()
+    time.sleep(0.3)
+    before = cpu_time(user.pid)
+    time.sleep(0.5)
+    expect(cpu_time(user.pid) - before < 0.3, "it is busy without a server")
     _, err = user.communicate("write 0 512 1\n", timeout=60)
     expect(user.returncode == 1 and "Input/output error" in err, user.returncode, err)
     expect(says in err, err)

@@ -1,18 +1,11 @@
 /*
  * nbd.c - a remote disk by the NBD protocol, through libnbd.
  *
- * A thread of the node's own speaks to the server; nobody else uses the handle once it is
- * connected. Others put operations into a queue and wake it by an eventfd, so submit() never
- * blocks.
+ * A thread of the node's own (remote.h) speaks to the server; nobody else uses the handle once it
+ * is connected.
  *
- * Invariants:
- *  1. An operation belongs to the thread from the moment it is taken off the queue; it is finished
- *     exactly once, when none of its commands is in flight. done() is called with no lock held and
- *     outside of libnbd.
- *  2. A connection that was lost stays lost: everything fails with -EIO from then on, and it is
- *     logged once. A flush that failed is never followed by one that succeeds.
- *
- * Lock: `lock` owns the queues, `closing` and the `finished` of operations somebody waits for.
+ * Invariant: a connection that was lost stays lost: everything fails with -EIO from then on, and it
+ * is logged once. A flush that failed is never followed by one that succeeds.
  */
 #define _GNU_SOURCE
 #include "block/io/nbd.h"
@@ -20,52 +13,38 @@
 #include <errno.h>
 #include <libnbd.h>
 #include <poll.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/log.h"
-#include "base/thread.h"
-#include "block/block.h"
+#include "block/io/remote.h"
 
-#define MAX_DATA     (4 * MIB)   /* bytes of one command; servers take 32 MiB */
-#define MAX_EMPTY    (128 * MIB) /* of one without data */
-#define MAX_BLOCK    512u        /* what guests and formats keep to */
-#define THREAD_STACK (512 * KIB) /* TLS takes some of it */
+#define MAX_DATA  (4 * MIB)   /* bytes of one command; servers take 32 MiB */
+#define MAX_EMPTY (128 * MIB) /* of one without data */
+#define MAX_BLOCK 512u        /* what guests and formats keep to */
 
 enum kind { OP_READ, OP_WRITE, OP_FLUSH, OP_ZERO, OP_TRIM, OP_MAP };
 
 struct op {
+    struct remote_op remote;
     struct nbd *nbd;
-    struct op *next;
     enum kind kind;
     const struct iovec *iov;
     int niov;
     uint64_t offset, len;
     uint32_t flags;          /* LIBNBD_CMD_FLAG_* */
     struct node_extent *map; /* MAP */
-    struct blk_req *req;     /* somebody's asynchronous one; NULL: one that is waited for */
-    unsigned commands;       /* in flight, and one while they are being sent */
-    int result;
-    bool finished;
 };
 
 struct nbd {
     struct node node;
+    struct remote remote;
     struct nbd_handle *h;
     char *uri;
-    int wake;
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t finished;
-    struct op *first, *last;     /* to be done */
-    struct blk_req *head, *tail; /* likewise; linked by `next` */
-    bool closing;
-    int flush_error;  /* under `lock` */
-    struct op *ready; /* the thread's: finished, not yet told */
-    bool lost, can_flush, can_fua, can_trim, can_zero, can_map;
+    atomic_int flush_error;
+    bool lost; /* the thread's, until it has ended */
+    bool can_flush, can_fua, can_trim, can_zero, can_map;
 };
 
 static struct nbd *nbd_of(struct node *n)
@@ -83,20 +62,13 @@ static void lose(struct nbd *b, const char *why)
     b->lost = true;
 }
 
-static void release(struct op *op)
-{
-    if (--op->commands > 0)
-        return;
-    op->next = op->nbd->ready;
-    op->nbd->ready = op;
-}
-
 static int on_done(void *arg, int *error)
 {
     struct op *op = arg;
-    if (*error && !op->result)
-        op->result = *error == EPERM || *error == ENOSPC || *error == EINVAL ? -*error : -EIO;
-    release(op);
+    if (*error && !op->remote.result)
+        op->remote.result =
+            *error == EPERM || *error == ENOSPC || *error == EINVAL ? -*error : -EIO;
+    remote_release(&op->nbd->remote, &op->remote);
     return 1; /* the command is forgotten */
 }
 
@@ -136,20 +108,20 @@ static int64_t send_command(struct op *op, void *buf, uint64_t offset, uint64_t 
 /* One command; its end is counted whatever happens to it. */
 static bool send_one(struct op *op, void *buf, uint64_t offset, uint64_t len)
 {
-    op->commands++;
+    op->remote.commands++;
     if (!op->nbd->lost && send_command(op, buf, offset, len) >= 0)
         return true;
     /* libnbd forgets the callback of a command that it refuses, and does not call it. */
-    if (!op->result)
-        op->result = -EIO;
-    op->commands--;
+    if (!op->remote.result)
+        op->remote.result = -EIO;
+    op->remote.commands--;
     return false;
 }
 
-static void start(struct op *op)
+static void start(struct remote *r, struct remote_op *remote)
 {
+    struct op *op = CONTAINER_OF(remote, struct op, remote);
     bool ok = true;
-    op->commands = 1;
     if (op->kind == OP_READ || op->kind == OP_WRITE) {
         uint64_t at = op->offset;
         for (int i = 0; i < op->niov && ok; i++)
@@ -167,79 +139,37 @@ static void start(struct op *op)
             ok = send_one(op, NULL, op->offset + in, part);
         }
     }
-    release(op);
 }
 
-static void start_request(struct nbd *b, struct blk_req *req)
+static struct remote_op *make(struct remote *r, struct blk_req *req)
 {
     struct op *op = malloc(sizeof *op);
-    if (!op) {
-        req->done(req, -EAGAIN);
-        return;
-    }
-    *op = (struct op){.nbd = b,
+    if (!op)
+        return NULL;
+    *op = (struct op){.remote = {.req = req},
+                      .nbd = CONTAINER_OF(r, struct nbd, remote),
                       .kind = req->op == BLK_READ ? OP_READ : OP_WRITE,
                       .iov = req->iov,
                       .niov = req->niov,
                       .offset = req->offset,
-                      .len = req->len,
-                      .req = req};
-    start(op);
+                      .len = req->len};
+    return &op->remote;
 }
 
-/* Takes what is in the queues. Returns false when the node is being closed. */
-static bool take_work(struct nbd *b)
+static void talk(struct remote *r)
 {
-    pthread_mutex_lock(&b->lock);
-    struct op *op = b->first;
-    struct blk_req *req = b->head;
-    bool closing = b->closing;
-    b->first = b->last = NULL;
-    b->head = b->tail = NULL;
-    pthread_mutex_unlock(&b->lock);
-    for (struct op *next; op; op = next) {
-        next = op->next;
-        start(op);
-    }
-    for (struct blk_req *next; req; req = next) {
-        next = req->next;
-        start_request(b, req);
-    }
-    return !closing;
-}
-
-static void tell_ready(struct nbd *b)
-{
-    while (b->ready) {
-        struct op *op = b->ready;
-        b->ready = op->next;
-        if (op->req) {
-            op->req->done(op->req, op->result);
-            free(op);
-            continue;
-        }
-        pthread_mutex_lock(&b->lock);
-        op->finished = true;
-        pthread_cond_broadcast(&b->finished);
-        pthread_mutex_unlock(&b->lock);
-    }
-}
-
-static void talk(struct nbd *b)
-{
+    struct nbd *b = CONTAINER_OF(r, struct nbd, remote);
     if (!b->lost && (nbd_aio_is_dead(b->h) || nbd_aio_is_closed(b->h)))
         lose(b, NULL); /* it was noticed while a command was being sent */
     unsigned dir = b->lost ? 0 : nbd_aio_get_direction(b->h);
-    struct pollfd p[2] = {{.fd = b->wake, .events = POLLIN},
+    struct pollfd p[2] = {{.fd = r->wake, .events = POLLIN},
                           {.fd = b->lost ? -1 : nbd_aio_get_fd(b->h)}};
     p[1].events = (short)((dir & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
                           (dir & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
     if (poll(p, 2, -1) < 0)
         return; /* EINTR: the caller comes again */
-    if (p[0].revents) {
-        uint64_t count;
-        (void)!read(b->wake, &count, sizeof count);
-    }
+    if (p[0].revents)
+        remote_woken(r);
     int rc = 0;
     if (p[1].revents & POLLOUT)
         rc = nbd_aio_notify_write(b->h);
@@ -249,70 +179,32 @@ static void talk(struct nbd *b)
         lose(b, rc < 0 ? nbd_get_error() : NULL); /* libnbd has ended all its commands */
 }
 
-static void *run(void *arg)
-{
-    struct nbd *b = arg;
-    while (take_work(b)) {
-        tell_ready(b);
-        talk(b);
-    }
-    tell_ready(b);
-    return NULL;
-}
+static const struct remote_protocol protocol = {
+    .name = "nbd", .make = make, .start = start, .talk = talk};
 
 /* ---- operations ---- */
-
-static void wake(struct nbd *b)
-{
-    const uint64_t one = 1;
-    (void)!write(b->wake, &one, sizeof one); /* it cannot be full: it is read before the queues */
-}
 
 static int perform(struct nbd *b, struct op *op)
 {
     op->nbd = b;
-    pthread_mutex_lock(&b->lock);
-    if (b->last)
-        b->last->next = op;
-    else
-        b->first = op;
-    b->last = op;
-    wake(b);
-    while (!op->finished)
-        pthread_cond_wait(&b->finished, &b->lock);
-    pthread_mutex_unlock(&b->lock);
-    return op->result;
+    return remote_perform(&b->remote, &op->remote);
 }
 
 static void nbd_submit(struct node *n, struct blk_req *req)
 {
-    struct nbd *b = nbd_of(n);
-    pthread_mutex_lock(&b->lock);
-    req->next = NULL;
-    if (b->tail)
-        b->tail->next = req;
-    else
-        b->head = req;
-    b->tail = req;
-    pthread_mutex_unlock(&b->lock);
-    wake(b);
+    remote_submit(&nbd_of(n)->remote, req);
 }
 
 static int nbd_node_flush(struct node *n)
 {
     struct nbd *b = nbd_of(n);
     struct op op = {.kind = OP_FLUSH};
-    pthread_mutex_lock(&b->lock);
-    int rc = b->flush_error;
-    pthread_mutex_unlock(&b->lock);
+    int rc = atomic_load(&b->flush_error);
     if (rc || !b->can_flush)
         return rc;
     rc = perform(b, &op);
-    if (rc) {
-        pthread_mutex_lock(&b->lock);
-        b->flush_error = rc;
-        pthread_mutex_unlock(&b->lock);
-    }
+    if (rc)
+        atomic_store(&b->flush_error, rc);
     return rc;
 }
 
@@ -377,10 +269,6 @@ static bool nbd_resolve(struct node *n, uint64_t offset, uint64_t len, bool writ
 static void destroy(struct nbd *b)
 {
     nbd_close(b->h);
-    if (b->wake >= 0)
-        close(b->wake);
-    pthread_mutex_destroy(&b->lock);
-    pthread_cond_destroy(&b->finished);
     free(b->uri);
     free(b);
 }
@@ -390,11 +278,7 @@ static void nbd_node_close(struct node *n)
     struct nbd *b = nbd_of(n);
     if (!n->readonly)
         nbd_node_flush(n);
-    pthread_mutex_lock(&b->lock);
-    b->closing = true;
-    pthread_mutex_unlock(&b->lock);
-    wake(b);
-    pthread_join(b->thread, NULL);
+    remote_stop(&b->remote);
     if (!b->lost)
         nbd_aio_disconnect(b->h, 0); /* a courtesy; its answer is not waited for */
     destroy(b);
@@ -477,22 +361,12 @@ int nbd_open(const char *uri, bool readonly, struct node **out, struct error *e)
     struct nbd *b = calloc(1, sizeof *b);
     if (!b)
         return error_set(e, ERR_NOMEM, "%s: out of memory", uri);
-    pthread_mutex_init(&b->lock, NULL);
-    pthread_cond_init(&b->finished, NULL);
-    b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     b->uri = strdup(uri);
-    int rc = 0;
-    if (b->wake < 0 || !b->uri)
-        rc = error_set(e, ERR_NOMEM, "%s: out of memory or files", uri);
-    if (!rc)
-        rc = connect_to(b, e);
+    int rc = b->uri ? connect_to(b, e) : error_set(e, ERR_NOMEM, "%s: out of memory", uri);
     if (!rc)
         rc = look_at_export(b, readonly, e);
-    /* SIGPIPE is blocked, too: a write to a lost connection is an error, no more. */
-    const struct thread_options thread = {.name = "nbd", .stack = THREAD_STACK};
-    int err = rc ? 0 : thread_start(&b->thread, &thread, run, b);
-    if (err)
-        rc = error_errno(e, ERR_HOST, err, "%s: cannot start a thread", uri);
+    if (!rc && (rc = remote_start(&b->remote, &protocol, e)))
+        error_prefix(e, "%s", uri);
     if (rc) {
         destroy(b);
         return rc;
