@@ -281,7 +281,8 @@ static void step(struct vm *vm)
 static void on_step(uv_timer_t *t)
 {
     struct vm *vm = t->data;
-    step(vm);
+    if (!vm->paused)
+        step(vm);
     if (!vm->behind)
         uv_timer_stop(t);
 }
