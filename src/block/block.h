@@ -31,7 +31,7 @@ struct blk_note {
     uint64_t from, to, seq;
     struct blk_pieces *pieces;
     struct blk_piece one;
-    bool reads, started, expanded;
+    bool reads, started, expanded, quick;
     int result;
 };
 

@@ -68,6 +68,7 @@ struct disk {
 
     struct req_list slow;
     unsigned queued, idle, nworkers, max_workers;
+    bool waking;         /* a worker was woken and does not run yet */
     pthread_cond_t wake; /* something is slow, stuck, or `closing` */
     bool closing;
     pthread_t worker[DISK_WORKERS];

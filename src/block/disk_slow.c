@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -16,6 +17,8 @@
 
 #define THREAD_STACK (512 * KIB)
 #define RETRY_US     1000
+#define TOGETHER     16 /* ends told together */
+#define TOGETHER_NS  50000
 
 /* The part of a transfer within the topmost node; the sector that it ends in may be ragged. */
 static int transfer_to(struct disk *d, const struct blk_req *req, uint64_t len)
@@ -62,10 +65,19 @@ static int perform(struct disk *d, const struct blk_req *req)
     return -ENOTSUP;
 }
 
-/* Waits for a request and takes it off the queue; NULL: closing and nothing is left. */
-static struct blk_req *take(struct disk *d)
+/* One worker is woken at a time, and wakes the next if there is more than it can take: so a vCPU
+ * that submits many requests pays for one. With `lock` held. */
+static void wake(struct disk *d)
 {
-    pthread_mutex_lock(&d->lock);
+    if (d->idle > 0 && !d->waking) {
+        d->waking = true;
+        pthread_cond_signal(&d->wake);
+    }
+}
+
+/* With `lock` held, which it gives up while it waits. */
+static void wait_request(struct disk *d)
+{
     d->idle++;
     while (!d->slow.head && !d->closing) {
         if (d->stuck) {
@@ -77,31 +89,75 @@ static struct blk_req *take(struct disk *d)
             continue;
         }
         pthread_cond_wait(&d->wake, &d->lock);
+        d->waking = false;
     }
     d->idle--;
+    d->waking = false;
+}
+
+/* Takes a request off the queue; NULL: there is none. With `lock` held. */
+static struct blk_req *take(struct disk *d)
+{
     struct blk_req *req = req_pop(&d->slow);
     if (req)
         d->queued--;
-    pthread_mutex_unlock(&d->lock);
+    if (d->slow.head)
+        wake(d);
     return req;
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * NS_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* Whether ends are told after one more request, which is likely to be quick: its place is known.
+ * With `lock` held. */
+static bool may_wait(const struct disk *d, unsigned n, uint64_t since)
+{
+    const struct blk_req *next = d->slow.head;
+    return next && next->op == BLK_WRITE && next->note.quick && n < TOGETHER &&
+           now_ns() - since < TOGETHER_NS;
+}
+
+/* Does one request after another. The device lock, and the interrupt that follows, are worth more
+ * than a write to the page cache, so the ends of such are told together. */
 static void *worker(void *arg)
 {
     struct disk *d = arg;
-    for (struct blk_req *req; (req = take(d));) {
-        struct req_list finished = {0};
+    struct req_list finished = {0};
+    struct blk_req *req;
+    uint64_t since = 0;
+    unsigned n = 0;
+    pthread_mutex_lock(&d->lock);
+    for (;;) {
+        if (n > 0 && !may_wait(d, n, since)) {
+            pthread_mutex_unlock(&d->lock);
+            disk_finish(d, &finished);
+            finished = (struct req_list){0};
+            n = 0;
+            pthread_mutex_lock(&d->lock);
+        }
+        if (n == 0)
+            wait_request(d);
+        req = take(d);
+        if (!req)
+            break; /* closing; n is 0 */
+        pthread_mutex_unlock(&d->lock);
         bool gated = req->note.started;
+        if (n == 0)
+            since = now_ns();
         if (!req->note.result)
             req->note.result = perform(d, req);
-        if (gated) {
-            pthread_mutex_lock(&d->lock);
+        pthread_mutex_lock(&d->lock);
+        if (gated)
             disk_gate_leave(d, req);
-            pthread_mutex_unlock(&d->lock);
-        }
         req_push(&finished, req);
-        disk_finish(d, &finished);
+        n++;
     }
+    pthread_mutex_unlock(&d->lock);
     return NULL;
 }
 
@@ -118,7 +174,7 @@ static void need_worker(struct disk *d, unsigned jobs)
 {
     if (jobs > d->idle && d->nworkers < d->max_workers && disk_slow_start(d))
         d->max_workers = d->nworkers; /* no more to be had: those that are do it all */
-    pthread_cond_signal(&d->wake);
+    wake(d);
 }
 
 void disk_slow(struct disk *d, struct blk_req *req)

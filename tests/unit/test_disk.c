@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/endian.h"
@@ -417,6 +418,62 @@ static void a_host_without_uring(void **state)
     assert_int_equal(status, 0);
 }
 
+/* A node whose writes wait for each other: none ends before WAITERS are in it. */
+#define WAITERS 4
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t news;
+    unsigned came, late;
+} meeting = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+
+static int meet(struct node *n, const struct iovec *iov, int niov, uint64_t offset, unsigned flags)
+{
+    struct timespec end;
+    int rc = 0;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 20;
+    pthread_mutex_lock(&meeting.lock);
+    unsigned round = meeting.came++ / WAITERS;
+    pthread_cond_broadcast(&meeting.news);
+    while (!rc && meeting.came < (round + 1) * WAITERS)
+        rc = pthread_cond_timedwait(&meeting.news, &meeting.lock, &end);
+    meeting.late += rc != 0;
+    pthread_mutex_unlock(&meeting.lock);
+    return -rc;
+}
+
+static int no_flush(struct node *n)
+{
+    return 0;
+}
+
+static void no_close(struct node *n)
+{
+}
+
+/* Slow requests do not wait behind each other, the workers be new or asleep. */
+static void slow_requests_side_by_side(void **state)
+{
+    static const struct node_ops ops = {
+        .name = "meeting", .write = meet, .flush = no_flush, .close = no_close};
+    struct node node = {.ops = &ops, .size = MIB, .fd = -1};
+    uint8_t buf[512] = {0};
+    struct iovec iov = {buf, sizeof buf};
+    struct op op[WAITERS];
+    struct error e = {0};
+    struct blk *b = NULL;
+    meeting.came = meeting.late = 0;
+    assert_int_equal(disk_open(&node, &(struct disk_options){.io = io}, &dev_lock, &b, &e), 0);
+    for (unsigned round = 0; round < 50; round++) {
+        for (unsigned i = 0; i < WAITERS; i++)
+            start(b, &op[i], BLK_WRITE, i * 4096, sizeof buf, &iov, 1);
+        for (unsigned i = 0; i < WAITERS; i++)
+            assert_int_equal(finish(&op[i]), 0);
+    }
+    assert_int_equal(meeting.late, 0);
+    blk_close(b);
+}
+
 /* Not where the kernel lacks it, or its administrator or a container forbids it. */
 static bool has_uring(void)
 {
@@ -449,6 +506,7 @@ int main(void)
         T(readers_share),
         T(unusable_files_are_named),
         T(a_host_without_uring),
+        T(slow_requests_side_by_side),
     };
     static const enum disk_io ways[] = {DISK_IO_URING, DISK_IO_THREADS};
     struct CMUnitTest all[2 * ARRAY_LEN(tests)];
