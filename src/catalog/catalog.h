@@ -6,7 +6,9 @@
  *     HOME/vms/NAME/        vm.yaml     the user's; changed by `set` and `edit` only
  *                           state.json  the tool's: UUID, MACs, layers; see state.h
  *                           run.json    who runs it now, or how that ended; see status.h
+ *                           suspended.state  of a suspended VM
  *                           lock        see lock.h
+ *                           control     the socket of a running VM; see vmm/control.h
  *                           disks/ snapshots/ logs/
  *     HOME/trash/NAME.UUID8/
  *

@@ -32,6 +32,11 @@ int vm_need_stopped(const struct vm *vm, const char *verb, struct error *e)
 {
     struct vm_status s;
     vm_status_read(vm, &s);
+    if (s.run == VM_SUSPENDED && strcmp(verb, "clone") == 0)
+        return error_set(e, ERR_STATE,
+                         "clone: %s is suspended, and its disks are as a running guest left them; "
+                         "`sosia start %s` and stop it first",
+                         vm->name, vm->name);
     if (!vm_is_alive(&s))
         return 0;
     return error_set(e, ERR_STATE, "%s: %s is %s; `sosia stop %s` first", verb, vm->name,

@@ -28,8 +28,9 @@
 /* The VMM's own. */
 struct launch {
     const struct vm *vm;
-    int lock; /* a description of its own */
-    int tell; /* to the tool, until the guest runs; then -1 */
+    int lock;     /* a description of its own */
+    int tell;     /* to the tool, until the guest runs; then -1 */
+    bool restore; /* the VM is suspended */
     struct vm_record record;
     struct vmm_service service;
 };
@@ -89,7 +90,9 @@ static int open_logs(struct launch *l, struct error *e)
     l->service.console_log = open_log(dir, VM_LOG_CONSOLE, O_TRUNC, e);
     l->service.console_old = open_log(dir, VM_LOG_CONSOLE_OLD, 0, e);
     l->service.events = open_log(dir, VM_LOG_EVENTS, 0, e);
-    return l->service.console_log < 0 || l->service.console_old < 0 || l->service.events < 0
+    l->service.state = open_log(dir, VM_STATE_OF_RUN, 0, e);
+    return l->service.console_log < 0 || l->service.console_old < 0 || l->service.events < 0 ||
+                   l->service.state < 0
                ? e->code
                : 0;
 }
@@ -130,7 +133,7 @@ static void on_change(void *arg, enum vmm_change what)
     switch (what) {
     case VMM_READY:
         vm_lock_try(l->lock, VM_LOCK_READY);
-        vm_record_touch(&l->record);
+        vm_record_ready(&l->record);
         tell(l, &none);
         break;
     case VMM_PAUSED:
@@ -165,16 +168,18 @@ static int set_up(struct launch *l, const struct spec *s, struct error *e)
     if (l->service.control < 0)
         return l->service.control;
     catch_fatal();
-    return vm_record_begin(&l->record, l->vm->dir, engines[s->engine], e);
+    return vm_record_begin(&l->record, l->vm->dir, engines[s->engine], l->restore, e);
 }
 
 /* The end of a run, for run.json: an orderly one, or what went wrong. */
 static void record(struct launch *l, int rc, const struct error *e, const char *why)
 {
-    bool off = rc == 0 || rc == ERR_GUEST;
+    const char *outcome = rc && rc != ERR_GUEST ? "failed" : "off";
     if (l->record.fd < 0)
         return;
-    vm_record_end(&l->record, off ? "off" : "failed", rc ? e->msg : why[0] ? why : "power-off");
+    if (strcmp(why, VMM_WHY_SUSPENDED) == 0 || l->record.restoring)
+        outcome = "suspended";
+    vm_record_end(&l->record, outcome, rc ? e->msg : why[0] ? why : "power-off");
 }
 
 static _Noreturn void be_vmm(struct launch *l, const struct spec *s)
@@ -183,7 +188,10 @@ static _Noreturn void be_vmm(struct launch *l, const struct spec *s)
     char why[VMM_WHY] = "";
     l->service.changed = on_change;
     l->service.arg = l;
-    const struct vmm_options o = {.verbose = 1, .service = &l->service, .why = why};
+    char state[STORE_PATH];
+    store_path(l->vm->dir, VM_STATE_OF_RUN, state);
+    const struct vmm_options o = {
+        .verbose = 1, .state = l->restore ? state : NULL, .service = &l->service, .why = why};
     int rc = set_up(l, s, &e);
     if (!rc)
         rc = vmm_run(s, &o, &e);
@@ -228,7 +236,11 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
         return error_errno(e, ERR_HOST, errno, "cannot make a process");
     }
     if (pid == 0) {
-        struct launch l = {.vm = vm, .lock = -1, .tell = fd[1], .record = {.fd = -1}};
+        struct launch l = {.vm = vm,
+                           .lock = -1,
+                           .tell = fd[1],
+                           .restore = status.run == VM_SUSPENDED,
+                           .record = {.fd = -1}};
         close_others(&l);
         be_vmm(&l, s);
     }
@@ -246,4 +258,23 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
     if (told.code)
         *e = told;
     return told.code;
+}
+
+int vm_forget_state(const struct vm *vm, struct error *e)
+{
+    struct vm_status status;
+    struct vm_record r;
+    CLEANUP_CLOSE int lock = vm_lock_open(vm->dir, true, e);
+    if (lock < 0)
+        return lock;
+    vm_status_read(vm, &status);
+    if (!vm_lock_try(lock, VM_LOCK_VERB) || status.run != VM_SUSPENDED)
+        return error_set(e, ERR_STATE, "%s is not suspended any more", vm->name);
+    int rc = vm_record_begin(&r, vm->dir, status.engine, true, e);
+    if (rc)
+        return rc;
+    r.restoring = false;
+    vm_record_end(&r, "off", "its saved state was thrown away");
+    unlinkat(vm->dir, VM_STATE_OF_RUN, 0);
+    return store_sync(vm->dir, e);
 }

@@ -17,4 +17,7 @@
  * before that is told here: ERR_STATE: it runs already; else as vmm_run(). */
 int vm_launch(const struct vm *vm, const struct spec *s, struct error *e);
 
+/* A suspended VM is stopped, as if its plug had been pulled. ERR_STATE: it is not suspended. */
+int vm_forget_state(const struct vm *vm, struct error *e);
+
 #endif

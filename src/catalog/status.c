@@ -19,7 +19,8 @@
 #define MAX_RECORD 65536
 #define LAST_WORDS "sosia: ended by signal"
 
-const char *const vm_run_words[] = {"stopped", "starting", "running", "paused", "crashed"};
+const char *const vm_run_words[] = {"stopped", "starting", "running",
+                                    "paused",  "crashed",  "suspended"};
 
 static void boot_id(char out[40])
 {
@@ -87,9 +88,12 @@ static void read_record(int dir, struct vm_status *s)
     copy_text(s->engine, sizeof s->engine, json_object_get(o, "engine"));
     copy_text(s->reason, sizeof s->reason, json_object_get(o, "reason"));
     const char *outcome = json_string_value(json_object_get(o, "outcome"));
+    bool restoring = json_is_true(json_object_get(o, "restoring"));
     if (!vm_is_alive(s)) {
-        s->run = outcome && strcmp(outcome, "off") == 0 ? VM_STOPPED : VM_CRASHED;
-        if (!outcome)
+        s->run = (outcome && strcmp(outcome, "suspended") == 0) || restoring ? VM_SUSPENDED
+                 : outcome && strcmp(outcome, "off") == 0                    ? VM_STOPPED
+                                                                             : VM_CRASHED;
+        if (!outcome && !restoring)
             why_gone(dir, o, s);
     }
     json_decref(o);
@@ -113,6 +117,8 @@ static void put_record(const struct vm_record *r, const char *outcome, const cha
         json_pack("{s:i, s:i, s:I, s:s, s:I, s:s, s:s*, s:s*}", "version", 1, "pid", (int)getpid(),
                   "log", (json_int_t)r->log, "boot", r->boot, "started", (json_int_t)r->started,
                   "engine", r->engine, "outcome", outcome, "reason", reason);
+    if (r->restoring)
+        json_object_set_new(o, "restoring", json_true());
     if (outcome)
         json_object_set_new(o, "ended", json_integer((json_int_t)time(NULL)));
     CLEANUP_FREE char *text = json_dumps(o, JSON_PRESERVE_ORDER);
@@ -124,15 +130,16 @@ static void put_record(const struct vm_record *r, const char *outcome, const cha
         fdatasync(r->fd);
 }
 
-int vm_record_begin(struct vm_record *r, int dir, const char *engine, struct error *e)
+int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool restoring,
+                    struct error *e)
 {
     char path[STORE_PATH];
     struct stat st;
-    *r = (struct vm_record){.started = (int64_t)time(NULL)};
+    *r = (struct vm_record){.started = (int64_t)time(NULL), .restoring = restoring};
     boot_id(r->boot);
     r->log = fstatat(dir, "logs/vmm.log", &st, 0) == 0 ? st.st_size : 0;
     snprintf(r->engine, sizeof r->engine, "%s", engine);
-    r->fd = openat(dir, VM_RUN_FILE, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    r->fd = openat(dir, VM_RUN_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (r->fd < 0)
         return error_file(e, errno, "%s: cannot write it", store_path(dir, VM_RUN_FILE, path));
     put_record(r, NULL, NULL);
@@ -148,5 +155,11 @@ void vm_record_end(struct vm_record *r, const char *outcome, const char *reason)
 
 void vm_record_touch(struct vm_record *r)
 {
+    put_record(r, NULL, NULL);
+}
+
+void vm_record_ready(struct vm_record *r)
+{
+    r->restoring = false;
     put_record(r, NULL, NULL);
 }

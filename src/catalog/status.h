@@ -10,9 +10,10 @@
 
 #include "catalog/catalog.h"
 
-#define VM_RUN_FILE "run.json"
+#define VM_RUN_FILE     "run.json"
+#define VM_STATE_OF_RUN "suspended.state"
 
-enum vm_run { VM_STOPPED, VM_STARTING, VM_RUNNING, VM_PAUSED, VM_CRASHED };
+enum vm_run { VM_STOPPED, VM_STARTING, VM_RUNNING, VM_PAUSED, VM_CRASHED, VM_SUSPENDED };
 extern const char *const vm_run_words[]; /* "stopped" ... */
 
 struct vm_status {
@@ -37,12 +38,16 @@ struct vm_record {
     int fd;
     int64_t started, log; /* log: how long the VMM's log was then */
     char engine[16], boot[40];
+    bool restoring; /* from VM_STATE_OF_RUN, which is still what counts if it dies now */
 };
 /* Writes that it starts; the descriptor stays open for the end. ERR_PERM, ERR_IO. */
-int vm_record_begin(struct vm_record *r, int dir, const char *engine, struct error *e);
+int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool restoring,
+                    struct error *e);
+/* The guest runs: what it was restored from is past. */
+void vm_record_ready(struct vm_record *r);
 /* Tells those who watch the file that something has changed. */
 void vm_record_touch(struct vm_record *r);
-/* `outcome`: "off" or "failed". */
+/* `outcome`: "off", "failed", or "suspended": its state is in VM_STATE_OF_RUN. */
 void vm_record_end(struct vm_record *r, const char *outcome, const char *reason);
 
 #endif

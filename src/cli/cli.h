@@ -161,6 +161,7 @@ int cli_key(const struct cli_args *a, struct error *e);
 int cli_clone(const struct cli_args *a, struct error *e);
 int cli_top(const struct cli_args *a, struct error *e);
 int cli_doctor(const struct cli_args *a, struct error *e);
+int cli_suspend(const struct cli_args *a, struct error *e);
 int cli_recover(const struct cli_args *a, struct error *e);
 
 #endif

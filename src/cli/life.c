@@ -8,9 +8,10 @@
 #include "catalog/watch.h"
 #include "cli/life.h"
 
-#define ANSWER_MS 15000 /* of the VMM, which answers at once unless the host is busy */
-#define STOP_MS   90000
-#define PLUG_MS   10000 /* from "quit" to the end: disks are flushed */
+#define ANSWER_MS  15000 /* of the VMM, which answers at once unless the host is busy */
+#define STOP_MS    90000
+#define SUSPEND_MS 600000 /* all of the memory is written */
+#define PLUG_MS    10000  /* from "quit" to the end: disks are flushed */
 
 /* ---- what one waits for is shown, on a terminal ---- */
 
@@ -127,6 +128,8 @@ static int stop(const struct cli_args *a, const struct vm *vm, struct error *e)
     if (rc)
         return rc;
     vm_status_read(vm, &s);
+    if (s.run == VM_SUSPENDED && cli_has(a, CLI_FORCE))
+        return vm_forget_state(vm, e);
     if (!vm_is_alive(&s))
         return not_running(vm, &s, e);
     if (s.run == VM_PAUSED && !cli_has(a, CLI_FORCE))
@@ -173,6 +176,43 @@ int cli_restart(const struct cli_args *a, struct error *e)
     }
     if (!rc)
         rc = started(a, &vm, e);
+    vm_close(&vm);
+    catalog_close(&c);
+    return rc;
+}
+
+/* ---- suspend ---- */
+
+static int suspend(const struct vm *vm, struct error *e)
+{
+    struct remote r;
+    struct vm_watch w;
+    int rc = remote_open(&r, vm, e);
+    if (rc)
+        return rc;
+    rc = vm_watch_open(&w, vm, e);
+    if (!rc) {
+        rc = remote_call(&r, "x-sosia-suspend", NULL, SUSPEND_MS, NULL, e);
+        if (!rc && !vm_watch_end(&w, SUSPEND_MS, NULL, NULL))
+            rc = error_set(e, ERR_TIMEOUT, "%s is suspended, but its process does not end",
+                           vm->name);
+        vm_watch_close(&w);
+    }
+    remote_close(&r);
+    return rc;
+}
+
+int cli_suspend(const struct cli_args *a, struct error *e)
+{
+    struct catalog c;
+    struct vm vm;
+    int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
+    if (rc)
+        return rc;
+    rc = suspend(&vm, e);
+    if (!rc)
+        rc = vms_done(a, &vm, e, "%s is suspended; `sosia start %s` lets it go on", vm.name,
+                      vm.name);
     vm_close(&vm);
     catalog_close(&c);
     return rc;

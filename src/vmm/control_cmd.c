@@ -1,5 +1,6 @@
 /* control_cmd.c - the commands of the control socket: one table. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include "base/cleanup.h"
 #include "spec/schema.h"
 #include "vmm/control_int.h"
+#include "vmm/save.h"
 
 #define RELEASED 0x8000u
 
@@ -243,6 +245,29 @@ static int engine_changed(struct control_call *call)
     return 0;
 }
 
+/* All vCPUs are parked, and stay so: the guest ends where its state ends. */
+static int suspend(struct control_call *call)
+{
+    struct vm *vm = call->c->vm;
+    struct state_stats stats = {0};
+    int fd = vm->service->state;
+    if (fd < 0)
+        return error_set(&call->e, ERR_STATE, "this VM has no file for its state");
+    int rc = ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0
+                 ? error_errno(&call->e, ERR_IO, errno, "the file for the state")
+                 : vmm_save(vm, fd, &stats, &call->e);
+    if (!rc && fsync(fd) < 0)
+        rc = error_errno(&call->e, ERR_IO, errno, "the state cannot be made durable");
+    if (rc) {
+        vm_clock_resume(vm);
+        return rc;
+    }
+    call->ret =
+        json_pack("{s:I, s:I}", "pages", (json_int_t)stats.pages, "bytes", (json_int_t)stats.bytes);
+    vm_request(vm, VM_REQ_QUIT, VMM_WHY_SUSPENDED);
+    return 0;
+}
+
 static int info(struct control_call *call)
 {
     struct vm *vm = call->c->vm;
@@ -282,6 +307,7 @@ const struct control_command control_commands[] = {
     {"human-monitor-command", "command-line:s cpu-index?:i", NULL, monitor},
     {"x-sosia-info", "", info, NULL},
     {"x-sosia-engine", "engine:s", change_engine, engine_changed},
+    {"x-sosia-suspend", "", NULL, suspend},
     {"x-sosia-screen", "", screen, NULL},
     {"x-sosia-type", "text:s", type_text, NULL},
     {"x-sosia-console-input", "data:s", console_input, NULL},

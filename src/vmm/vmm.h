@@ -7,7 +7,8 @@
 #include "base/error.h"
 #include "spec/spec.h"
 
-#define VMM_WHY 64
+#define VMM_WHY           64
+#define VMM_WHY_SUSPENDED "suspended" /* the state is in vmm_service.state, durable */
 
 enum vmm_change { VMM_READY, VMM_PAUSED, VMM_RESUMED };
 
@@ -17,6 +18,7 @@ struct vmm_service {
     int control;                  /* a listening unix socket; taken over */
     int console_log, console_old; /* files, opened for writing; the caller's */
     int events;                   /* a file that gets each event as a line; the caller's */
+    int state;                    /* a file for the state of a suspended VM; the caller's */
     /* On the event loop's thread. */
     void (*changed)(void *arg, enum vmm_change what);
     void *arg;

@@ -110,6 +110,41 @@ def crashes(folder, prog):
         expect(get(prog, "info", "web")["state"] == "stopped", "after a crash")
 
 
+def suspends(folder, prog):
+    """suspend: the guest goes on where it was, even if the tool or the VMM dies before it does"""
+    with catalog(folder, prog) as top:
+        make_demo(prog, "web", "--disk", "16M")
+        error(prog, 4, "state", "suspend", "web")
+        ok(prog, "start", "web")
+        wait_text(prog, "web", PROMPT, BOOT)
+        typed(prog, "web", "x=$((6 * 7))\r")
+        expect(get(prog, "suspend", "web")["state"] == "suspended", "suspend")
+        expect(get(prog, "info", "web")["pid"] is None, "it lives")
+        error(prog, 4, "state", "clone", "web", "b", "--full")
+        error(prog, 4, "state", "stop", "web")
+        ok(prog, "rename", "web", "www")
+        state = top / "vms/www/suspended.state"
+        saved = state.read_bytes()
+        state.write_bytes(saved[:len(saved) // 2])
+        r = sosia(prog, "start", "www")
+        expect(r.code == 1 and "suspended.state" in r.err, r.code, r.err)
+        expect(get(prog, "info", "www")["state"] == "suspended", "a failure to go on lost the state")
+        state.write_bytes(saved)
+        ok(prog, "start", "www")
+        typed(prog, "www", "echo a${x}b\r")
+        wait_text(prog, "www", "a42b", ANSWER)
+        ok(prog, "pause", "www")
+        ok(prog, "suspend", "www")
+        ok(prog, "start", "www")
+        typed(prog, "www", "echo c${x}d\r")
+        wait_text(prog, "www", "c42d", ANSWER)
+        ok(prog, "suspend", "www")
+        expect(get(prog, "stop", "-f", "www")["state"] == "stopped", "stop -f")
+        expect(not state.exists(), "the state is left")
+        ok(prog, "start", "www")
+        ok(prog, "stop", "-f", "www")
+
+
 def cannot_start(folder, prog):
     """what keeps a VM from starting is told by start, with its exit code"""
     with catalog(folder, prog) as top:
@@ -213,5 +248,5 @@ def follows(folder, prog):
             expect(b"x42y" in out and p.returncode == 0, p.args, p.returncode, out[-300:])
 
 
-TESTS = [life, stops, crashes, cannot_start, clones, keyboard, follows]
+TESTS = [life, stops, crashes, cannot_start, clones, suspends, keyboard, follows]
 run_tests(TESTS if LONG or not SANITIZED else TESTS[:5], sys.argv[1])
