@@ -7,7 +7,7 @@
 #include "block/layer/raid.h"
 
 struct array_options {
-    unsigned level;
+    unsigned level;     /* or RAID_ANY_LEVEL */
     const char *format; /* of all members; NULL or "auto": as when the array was made */
     bool readonly;
     bool degraded;      /* as raid_options' */

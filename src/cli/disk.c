@@ -31,6 +31,7 @@ static const struct option long_options[] = {
     {"level", required_argument, NULL, LONG(DISK_LEVEL)},
     {"chunk", required_argument, NULL, LONG(DISK_CHUNK)},
     {"snapshot", required_argument, NULL, LONG(DISK_SNAPSHOT)},
+    {"degraded", no_argument, NULL, LONG(DISK_DEGRADED)},
     {NULL, 0, NULL, 0},
 };
 
@@ -55,12 +56,13 @@ static const struct disk_verb verbs[] = {
      "  --format FORMAT      of the new image; by default what the suffix says, else qcow2\n"
      "  --source-format F    of the old one, instead of what its content says\n"
      "  --snapshot ID|NAME   the disk as it was at an internal snapshot\n"
+     "  --degraded           FROM is a mirror that lacks a member which was in sync\n"
      "  --backing-anywhere   the old image may name files outside its folder\n"
      "  --compress           compress the data, if the format can\n"
      "  --replace            replace an existing file\n" NEW_DETAIL,
      DISK_OPT(DISK_FORMAT) | DISK_OPT(DISK_SOURCE_FORMAT) | DISK_OPT(DISK_ANYWHERE) |
          DISK_OPT(DISK_COMPRESS) | DISK_OPT(DISK_REPLACE) | DISK_OPT(DISK_OPTION) |
-         DISK_OPT(DISK_SNAPSHOT),
+         DISK_OPT(DISK_SNAPSHOT) | DISK_OPT(DISK_DEGRADED),
      2, 2, disk_convert},
     {"check", "FILE [--format FORMAT]", "look for damage and lost space",
      "  --format FORMAT      the image's format, instead of what its content says\n"

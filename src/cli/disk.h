@@ -36,6 +36,7 @@ enum disk_opt {
     DISK_LEVEL,
     DISK_CHUNK,
     DISK_SNAPSHOT,
+    DISK_DEGRADED,
     DISK_OPTS
 };
 #define DISK_OPT(o) (1u << (o))
@@ -59,6 +60,9 @@ struct disk_verb {
 
 /* Options that name an image: --format, --backing-anywhere. */
 struct image_options disk_image_options(const struct disk_args *a, bool readonly);
+/* As image_open(), of an image or of an array: "raid:FILE,FILE...". */
+int disk_open_any(const struct disk_args *a, const char *name, const struct image_options *o,
+                  struct node **out, struct error *e);
 /* ERR_USAGE: there is no such format. NULL: the option was not given. */
 int disk_format_option(const struct disk_args *a, enum disk_opt o, const struct format **f,
                        struct error *e);

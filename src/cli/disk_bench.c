@@ -104,7 +104,7 @@ int disk_bench(const struct disk_args *a, struct error *e)
     if (rc)
         return rc;
     struct image_options io = disk_image_options(a, !o.write);
-    rc = image_open(a->path[0], &io, &n, e);
+    rc = disk_open_any(a, a->path[0], &io, &n, e);
     if (rc)
         return rc;
     disk_progress_begin();

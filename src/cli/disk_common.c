@@ -7,12 +7,38 @@
 #include <unistd.h>
 
 #define BAR_WIDTH 40
+#define ARRAY     "raid:"
 
 struct image_options disk_image_options(const struct disk_args *a, bool readonly)
 {
     return (struct image_options){.format = a->value[DISK_FORMAT],
                                   .readonly = readonly,
                                   .allow_outside = a->given[DISK_ANYWHERE]};
+}
+
+int disk_open_any(const struct disk_args *a, const char *name, const struct image_options *o,
+                  struct node **out, struct error *e)
+{
+    const char *path[RAID_MAX_MEMBERS];
+    const struct array_options array = {.level = RAID_ANY_LEVEL,
+                                        .format = o->format,
+                                        .readonly = o->readonly,
+                                        .degraded = a->given[DISK_DEGRADED],
+                                        .allow_outside = o->allow_outside};
+    unsigned n = 0;
+    if (strncmp(name, ARRAY, sizeof ARRAY - 1) != 0)
+        return image_open(name, o, out, e);
+    if (o->snapshot)
+        return error_set(e, ERR_STATE, "%s: an array has no snapshots", name);
+    char *list = strdup(name + sizeof ARRAY - 1), *rest = list;
+    if (!list)
+        return error_set(e, ERR_NOMEM, "out of memory");
+    for (char *one; n < RAID_MAX_MEMBERS && (one = strsep(&rest, ","));)
+        path[n++] = one;
+    int rc = rest ? error_set(e, ERR_LIMIT, "an array has 1 to %d members", RAID_MAX_MEMBERS)
+                  : array_open(path, n, &array, out, e);
+    free(list);
+    return rc;
 }
 
 int disk_format_option(const struct disk_args *a, enum disk_opt o, const struct format **f,

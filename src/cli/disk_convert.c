@@ -77,7 +77,7 @@ int disk_convert(const struct disk_args *a, struct error *e)
     if (!rc && a->given[DISK_REPLACE])
         rc = refuse_used(a->path[1], e);
     if (!rc)
-        rc = image_open(a->path[0], &o, &from, e);
+        rc = disk_open_any(a, a->path[0], &o, &from, e);
     if (rc)
         return rc;
     if (!f)

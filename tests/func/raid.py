@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 
-from driver import MIB, read_file
+from driver import MIB, make_empty, read_file
 from guest import ANSWER, BOOT, Guest, need
 from nbd_server import Server
 from packages import add_modules, busybox_initrd, one, package, sample
@@ -50,6 +50,35 @@ def tool(folder, prog):
     disk(prog, "raid", b, c, "--level", "1", "--destroy-contents", code=1)  # now c is too small
     disk(prog, "raid", c, b, "--level", "1", "--destroy-contents")
     expect(states(prog, c) == ["in sync", "rebuilding"], states(prog, c))
+
+
+def contents(folder, prog):
+    """convert and bench of an array, mirrored and striped, with its members in any order"""
+    f = pathlib.Path(folder)
+    data = os.urandom(3 * MIB)
+    (f / "m0.raw").write_bytes(data + bytes(MIB))
+    disk(prog, "create", f / "m1.qcow2", "4M")
+    disk(prog, "raid", f / "m0.raw", f / "m1.qcow2", "--level", "1")
+    both = f"raid:{f}/m0.raw,{f}/m1.qcow2"
+    disk(prog, "convert", both, f / "out.raw")
+    expect(read_file(f / "out.raw") == data + bytes(MIB - META), "the mirror reads wrong")
+    error = disk(prog, "convert", f"raid:{f}/m1.qcow2", f / "x", code=1)["error"]
+    expect(error["code"] == "state" and "member 0" in error["message"], error)
+    stripes = [f / f"s{i}.raw" for i in range(3)]
+    for s in stripes:
+        make_empty(s, 2 * MIB)
+    disk(prog, "raid", *stripes, "--level", "0", "--chunk", "16K")
+    for i, s in enumerate(stripes):
+        with open(s, "r+b") as member:
+            member.write(b"".join(data[at:at + (16 << 10)]
+                                  for at in range(i * (16 << 10), len(data), 48 << 10)))
+    name = "raid:" + ",".join(map(str, reversed(stripes)))
+    disk(prog, "convert", name, f / "out.raw", "--replace")
+    out = read_file(f / "out.raw")
+    expect(len(out) == 3 * (2 * MIB - META) and out[:len(data)] == data, "the stripes read wrong")
+    expect(not any(out[len(data):]), "there is more")
+    got = disk(prog, "bench", name, "--duration", "1")
+    expect(got["requests"] > 0, got)
 
 
 def fill(root):
@@ -126,4 +155,4 @@ def mirror(folder, prog):
     expect(read_file(served)[:SIZE - META] == wanted, "it was not rebuilt")
 
 
-run_tests([tool, mirror], sys.argv[1])
+run_tests([tool, contents, mirror], sys.argv[1])

@@ -26,6 +26,7 @@ struct found {
     bool is_member[RAID_MAX_MEMBERS];  /* has a superblock */
     struct raid_super super[RAID_MAX_MEMBERS];
     const struct raid_super *newest;
+    unsigned level;
     int at[RAID_MAX_MEMBERS]; /* by slot: position in `m`; -1: none */
 };
 
@@ -59,8 +60,9 @@ static int read_supers(struct found *f, struct error *e)
     if (!f->newest)
         return error_set(e, ERR_FORMAT,
                          "%s is not a member of an array, nor are the others; make them one with: "
-                         "sosia disk raid --level %u FILE...",
-                         f->m[0].name, f->o->level);
+                         "sosia disk raid FILE... --level N",
+                         f->m[0].name);
+    f->level = f->o->level == RAID_ANY_LEVEL ? f->newest->level : f->o->level;
     return 0;
 }
 
@@ -76,9 +78,9 @@ static int compare(const struct found *f, unsigned i, struct error *e)
 {
     const struct raid_super *a = f->newest, *b = &f->super[i];
     const char *name = f->m[i].name;
-    if (b->level != f->o->level)
+    if (b->level != f->level)
         return error_set(e, ERR_FORMAT, "%s: is a member of a RAID %u array, not RAID %u", name,
-                         b->level, f->o->level);
+                         b->level, f->level);
     if (memcmp(a->uuid, b->uuid, RAID_UUID) != 0)
         return error_set(e, ERR_FORMAT,
                          "%s: is a member of another array than %s; name the members of one", name,
@@ -134,7 +136,7 @@ static int place_new(struct found *f, struct error *e)
         const struct raid_member *m = &f->m[i];
         if (f->why[i] || f->is_member[i])
             continue;
-        if (f->o->level == 0 || !m->blank)
+        if (f->level == 0 || !m->blank)
             return refuse_stranger(m, e);
         if (raid_meta(node_size(m->node)) < f->newest->size)
             return error_set(
@@ -177,17 +179,17 @@ static int check_missing(const struct found *f, struct error *e)
 {
     unsigned usable = 0;
     for (unsigned slot = 0; slot < f->newest->slots; slot++) {
-        bool good = f->o->level == 0 || f->newest->member[slot].state == RAID_IN_SYNC;
+        bool good = f->level == 0 || f->newest->member[slot].state == RAID_IN_SYNC;
         bool there = f->at[slot] >= 0 && f->is_member[f->at[slot]];
         usable += good && there;
-        if (there || !good || (f->o->level == 1 && f->o->degraded))
+        if (there || !good || (f->level == 1 && f->o->degraded))
             continue;
         int at = absent(f, slot);
         return error_set(e, ERR_STATE, "member %u of the array (%s) is missing: %s%s", slot,
                          name_of(f, at), why_of(f, at),
-                         f->o->level == 0 ? "; a RAID 0 needs all of them"
-                                          : ". It may have writes that the others lack; if it is "
-                                            "lost, say 'degraded: true' to go on without it");
+                         f->level == 0 ? "; a RAID 0 needs all of them"
+                                       : ". It may have writes that the others lack; if it is "
+                                         "lost, say 'degraded: true' to go on without it");
     }
     if (usable == 0)
         return error_set(e, ERR_STATE,
@@ -245,20 +247,20 @@ static int assemble(struct raid *r, const struct found *f, struct error *e)
     int rc = 0;
     r->super = *f->newest;
     r->n = f->newest->slots;
-    r->node = (struct node){.ops = f->o->level ? &raid1_ops : &raid0_ops,
-                            .size = f->newest->size * (f->o->level ? 1 : f->newest->slots),
+    r->node = (struct node){.ops = f->level ? &raid1_ops : &raid0_ops,
+                            .size = f->newest->size * (f->level ? 1 : f->newest->slots),
                             .readonly = f->o->readonly,
                             .fd = -1};
     for (unsigned i = 0; !rc && i < r->n; i++)
         rc = take_member(r, f, i, e);
     if (rc)
         return rc;
-    uint64_t granule = f->o->level ? 1ull << r->super.shift : r->super.chunk;
+    uint64_t granule = f->level ? 1ull << r->super.shift : r->super.chunk;
     r->exact = max_u64(r->node.granularity, 1) <= granule;
     r->sweep = f->o->sweep ? f->o->sweep : SWEEP;
     r->no_pauses = f->o->no_pauses;
     leave_out(r);
-    return f->o->level ? raid1_start(r, e) : 0;
+    return f->level ? raid1_start(r, e) : 0;
 }
 
 int raid_open(const struct raid_member *m, unsigned n, const struct raid_options *o,

@@ -17,6 +17,8 @@ struct raid_member {
     const char *format;
 };
 
+#define RAID_ANY_LEVEL (~0u) /* what the members say */
+
 struct raid_options {
     unsigned level;
     bool readonly;
