@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "block/disk.h"
 #include "block/io/file.h"
 #include "block/layer/fault.h"
 #include "block/layer/powercut.h"
@@ -578,6 +580,78 @@ static void rebuilds_while_used(void **state)
     drop_files();
 }
 
+/* ---- as a device sees it ---- */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    int result; /* 1: not yet */
+} device = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+
+static void on_done(struct blk_req *req, int result)
+{
+    device.result = result;
+    pthread_cond_signal(&device.done);
+}
+
+static int request(struct blk *b, enum blk_op op, void *buf, uint64_t offset, uint64_t len)
+{
+    struct iovec iov = {buf, len};
+    struct blk_req req = {
+        .op = op, .offset = offset, .len = len, .iov = &iov, .niov = 1, .done = on_done};
+    pthread_mutex_lock(&device.lock);
+    device.result = 1;
+    blk_submit(b, &req);
+    while (device.result == 1)
+        pthread_cond_wait(&device.done, &device.lock);
+    pthread_mutex_unlock(&device.lock);
+    return device.result;
+}
+
+/* The fast way, past the array: a read that fails comes back to it. */
+static void fast_reads_fail_over(void **state)
+{
+    static uint8_t b[20000], c[20000];
+    struct raid_member m[2] = {{0}};
+    const struct raid_options o = {.level = 1};
+    struct node_place p;
+    struct error e = {0};
+    struct node *n = NULL;
+    struct blk *disk = NULL;
+    make_array(1, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", t.fd[i]);
+        assert_int_equal(file_open(path, &(struct file_options){0}, &m[i].node, &e), 0);
+        m[i].name = i ? "second" : "first";
+        m[i].format = "raw";
+    }
+    assert_int_equal(raid_open(m, 2, &o, &n, &e), 0);
+    raid_wait(n);
+    assert_int_equal(
+        disk_open(n, &(struct disk_options){.io = DISK_IO_AUTO}, &device.lock, &disk, &e), 0);
+    memset(b, 3, sizeof b);
+    assert_int_equal(request(disk, BLK_WRITE, b, 512, sizeof b - 32), 0);
+    assert_true(node_resolve(n, 512, 512, false, &p) && p.node == m[0].node && p.offset == 512);
+    assert_int_equal(request(disk, BLK_READ, c, 512, sizeof b - 32), 0);
+    assert_memory_equal(b, c, sizeof b - 32);
+    /* The first member's file cannot be read any more. */
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", t.fd[0]);
+    int write_only = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(dup2(write_only, m[0].node->fd), m[0].node->fd);
+    memset(c, 0, sizeof c);
+    assert_int_equal(request(disk, BLK_READ, c, 512, sizeof b - 32), 0);
+    assert_memory_equal(b, c, sizeof b - 32);
+    assert_int_equal(raid_member_state(n, 0), RAID_STALE);
+    assert_true(node_resolve(n, 512, 512, false, &p) && p.node == m[1].node);
+    assert_int_equal(request(disk, BLK_DISCARD, NULL, 512, 4096), 0);
+    assert_int_equal(request(disk, BLK_FLUSH, NULL, 0, 0), 0);
+    blk_close(disk);
+    close(write_only);
+    drop_files();
+}
+
 int main(void)
 {
     log_set_level(LOG_ERROR);
@@ -592,6 +666,7 @@ int main(void)
         cmocka_unit_test(hostile),
         cmocka_unit_test(crashes),
         cmocka_unit_test(rebuilds_while_used),
+        cmocka_unit_test(fast_reads_fail_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
