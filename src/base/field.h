@@ -56,7 +56,7 @@ struct field_table {
     int (*post_load)(void *dev, struct error *e);
 };
 
-#define FIELD_MAX_COUNT 64u /* fields of a table */
+#define FIELD_MAX_COUNT 128u /* fields of a table */
 
 /* ---- the entries of a table ---- */
 

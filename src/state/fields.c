@@ -382,13 +382,13 @@ static int find(const struct field_table *t, const char *name)
     return -1;
 }
 
-static int check_complete(const struct field_table *t, uint64_t version, uint64_t seen,
+static int check_complete(const struct field_table *t, uint64_t version, const bool *seen,
                           struct error *e)
 {
     for (unsigned n = 0; n < t->nfield; n++) {
         const struct field *f = &t->field[n];
         uint16_t since = f->since ? f->since : 1;
-        if (f->kind == FIELD_IS_NONE || seen >> n & 1 || f->optional || since > version)
+        if (f->kind == FIELD_IS_NONE || seen[n] || f->optional || since > version)
             continue;
         return error_set(e, ERR_FORMAT, "%s: is missing", f->name);
     }
@@ -398,7 +398,8 @@ static int check_complete(const struct field_table *t, uint64_t version, uint64_
 static int load_struct(const struct field_table *t, uint8_t *obj, struct state_in *in,
                        unsigned depth, struct error *e)
 {
-    uint64_t version, seen = 0;
+    uint64_t version;
+    bool seen[FIELD_MAX_COUNT] = {false};
     struct item it;
     int rc;
     if (depth > STATE_MAX_DEPTH)
@@ -407,10 +408,10 @@ static int load_struct(const struct field_table *t, uint8_t *obj, struct state_i
         return cut_off(e);
     while ((rc = read_item(in, &it, e)) > 0) {
         int n = find(t, it.name);
-        if (n >= 0 && seen >> n & 1)
+        if (n >= 0 && seen[n])
             return error_set(e, ERR_FORMAT, "%s: is there twice", it.name);
         if (n >= 0) {
-            seen |= 1ull << n;
+            seen[n] = true;
             rc = load_item(&t->field[n], obj, &it, in, depth, e);
         } else if (it.type & TYPE_OPTIONAL) {
             rc = skip_item(&it, in, e);

@@ -254,6 +254,8 @@ static const struct field cpu_fields[] = {
     FIELD_NONE(struct x86_cpu, jit_fpu_live),
     FIELD_NONE(struct x86_cpu, jit_x87_live),
     FIELD_NONE(struct x86_cpu, jit_x87),
+    FIELD_NONE(struct x86_cpu, jit_heat),
+    FIELD_NONE(struct x86_cpu, jit_resume),
     FIELD_NONE(struct x86_cpu, jit_unwritten),
     FIELD_NONE(struct x86_cpu, jump),
 };
