@@ -68,6 +68,7 @@ struct disk {
 
     struct req_list slow;
     unsigned queued, idle, nworkers, max_workers;
+    unsigned telling;    /* workers that call done() and then look at the queue */
     bool waking;         /* a worker was woken and does not run yet */
     pthread_cond_t wake; /* something is slow, stuck, or `closing` */
     bool closing;

@@ -101,7 +101,7 @@ static struct blk_req *take(struct disk *d)
     struct blk_req *req = req_pop(&d->slow);
     if (req)
         d->queued--;
-    if (d->slow.head)
+    if (d->slow.head || d->stuck)
         wake(d);
     return req;
 }
@@ -134,11 +134,13 @@ static void *worker(void *arg)
     pthread_mutex_lock(&d->lock);
     for (;;) {
         if (n > 0 && !may_wait(d, n, since)) {
+            d->telling++;
             pthread_mutex_unlock(&d->lock);
             disk_finish(d, &finished);
             finished = (struct req_list){0};
             n = 0;
             pthread_mutex_lock(&d->lock);
+            d->telling--;
         }
         if (n == 0)
             wait_request(d);
@@ -172,7 +174,9 @@ int disk_slow_start(struct disk *d)
 
 static void need_worker(struct disk *d, unsigned jobs)
 {
-    if (jobs > d->idle && d->nworkers < d->max_workers && disk_slow_start(d))
+    if (jobs <= d->telling)
+        return;
+    if (jobs > d->idle + d->telling && d->nworkers < d->max_workers && disk_slow_start(d))
         d->max_workers = d->nworkers; /* no more to be had: those that are do it all */
     wake(d);
 }
