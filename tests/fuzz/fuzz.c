@@ -53,6 +53,7 @@ static void submit(struct blk *b, struct blk_req *req)
 static void transfer(struct fuzz_disk *d, const struct blk_req *req)
 {
     uint8_t *at = d->data + req->offset;
+    d->written |= req->op != BLK_READ;
     for (int n = 0; n < req->niov; n++) {
         const struct iovec *v = &req->iov[n];
         const uint8_t *p = v->iov_base;

@@ -66,6 +66,7 @@ struct fuzz_disk {
     struct blk blk;
     struct ram *ram; /* memory of requests is here or on the heap */
     uint8_t *data;
+    bool written;
     struct blk_req *held[FUZZ_MAX_INFLIGHT];
     unsigned nheld;
 };
