@@ -356,6 +356,7 @@ void jit_replace(struct x86_cpu *c, struct jit_tb *old, struct jit_tb *tb)
         jit_link_to(c, l, tb);
     }
     lead_away(j, old, tb->far);
+    old->instead = tb;
 }
 
 static struct jit_tb *make(struct x86_cpu *c, gva_t lin, uint64_t roff, bool global,

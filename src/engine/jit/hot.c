@@ -39,6 +39,8 @@ bool jit_is_hot(struct x86_cpu *c)
 
 struct jit_tb *jit_make_hot(struct x86_cpu *c, struct jit_tb *old)
 {
+    if (old->instead)
+        return old->instead;
     gva_t lin = c->code_size == 64 ? c->s.rip : (uint32_t)(c->s.seg[X86_CS].base + c->s.rip);
     struct jit_tb *tb = jit_translate(c, lin, old->roff, old->mode, old->single, true);
     if (!tb || tb->cross || tb->gen != old->gen) { /* no memory, or not the same code any more */

@@ -26,9 +26,6 @@
 #define DECODED_BYTES (MIB / 4)
 #define JMP_REL32     0xe9
 #define HEAT          2000
-/* Of the offsets of translations, none of which is smaller than this. */
-#define TB_LEAST       32
-#define ORDER_BYTES(j) ((j)->size / TB_LEAST * sizeof *(j)->order)
 
 static bool set_gs(const void *base)
 {
@@ -59,7 +56,7 @@ void jit_destroy(struct x86_cpu *c)
         jit_arena_destroy(j);
         jit_translator_destroy(j);
         bigmem_free(j->bucket, JIT_BUCKETS * sizeof *j->bucket);
-        bigmem_free(j->order, ORDER_BYTES(j));
+        bigmem_free(j->order, jit_order_bytes(j));
         free(j);
         c->jit = NULL;
     }
@@ -80,9 +77,10 @@ static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, 
     j->heat = z->heat ? z->heat : HEAT;
     j->size = z->code;
     j->bucket = bigmem_alloc(JIT_BUCKETS * sizeof *j->bucket);
-    j->order = bigmem_alloc(ORDER_BYTES(j));
+    j->order = bigmem_alloc(jit_order_bytes(j));
     if (!j->bucket || !j->order)
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
+    j->granule = j->order + j->size / JIT_TB_LEAST;
     int rc = jit_translator_create(j, e);
     if (!rc)
         rc = jit_arena_create(j, z->code, z->data, e);

@@ -87,7 +87,7 @@ struct jit_site {
     uint16_t back; /* where to go on, likewise; 0: it leaves the translation */
     uint16_t off;  /* of the guest instruction */
     uint8_t bits;  /* JIT_SITE_* */
-    uint32_t insn; /* offset of its jit_insn; 0: it has none yet */
+    uint32_t insn; /* offset of its jit_insn, or a group's jit_tb; 0: it has none yet */
 };
 #define JIT_SITE_EF    0x01u /* where it goes on, the flags are in EFLAGS, too */
 #define JIT_SITE_FPU   0x02u /* SSE and AVX registers are in the host's */
@@ -130,6 +130,7 @@ struct jit_tb {
     size_t number; /* in the log */
     uint64_t runs; /* counted if jit->counting */
     struct jit_link *in;
+    struct jit_tb *instead; /* a hot one that has taken its place */
 };
 
 /* A page of RAM with translations. */
@@ -206,11 +207,10 @@ struct jit {
     uint64_t data_size, data_used;
     uint64_t flushes;
 
-    struct jit_tb **bucket; /* JIT_BUCKETS */
-    uint32_t *order;        /* offsets of translations by their host code's addresses: site.c */
-    uint32_t ntbs;
-    int32_t heat;        /* from which translations count down: hot.c */
-    uint64_t heat_since; /* when they began to, in milliseconds */
+    struct jit_tb **bucket;          /* JIT_BUCKETS */
+    uint32_t *order, *granule, ntbs; /* translations by their host code's addresses: site.c */
+    int32_t heat;                    /* from which translations count down: hot.c */
+    uint64_t heat_since;             /* when they began to, in milliseconds */
     struct jit_page *page[1u << JIT_PAGE_BITS];
     struct jit_tb *crossing; /* by page_next */
     struct jit_mode mode[JIT_MODES];
@@ -315,6 +315,8 @@ uint8_t *jit_jump_match(struct asm_buf *b, int32_t key);
 struct opnd jit_jump_host(void);
 
 /* ---- site.c ---- */
+#define JIT_TB_LEAST 32u /* bytes of host code */
+size_t jit_order_bytes(const struct jit *j);
 /* A translation has been written. */
 void jit_order_add(struct jit *j, const struct jit_tb *tb);
 

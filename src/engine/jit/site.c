@@ -11,8 +11,25 @@
 #include "isa/x86/code.h"
 #include "isa/x86/native.h"
 
+/* Translations by their host code's addresses, and for each granule of the arena the last one that
+ * begins before its end. */
+#define GRANULE 256u
+
+size_t jit_order_bytes(const struct jit *j)
+{
+    return j->size / JIT_TB_LEAST * sizeof *j->order + j->size / GRANULE * sizeof *j->granule;
+}
+
+static size_t granule_of(const struct jit *j, const uint8_t *host)
+{
+    return (size_t)(host - j->rx) / GRANULE;
+}
+
 void jit_order_add(struct jit *j, const struct jit_tb *tb)
 {
+    size_t end = granule_of(j, tb->start + tb->host_len);
+    for (size_t g = granule_of(j, tb->start); g <= end; g++)
+        j->granule[g] = j->ntbs;
     j->order[j->ntbs++] = jit_data_off(j, tb);
 }
 
@@ -21,18 +38,13 @@ static struct jit_tb *translation(const struct jit *j, uint32_t n)
     return (struct jit_tb *)(j->data + j->order[n]);
 }
 
-/* The last one that begins below the address, behind which the next one may begin. */
+/* The last one that begins below the address, where the next one may begin. */
 static struct jit_tb *find(const struct jit *j, const uint8_t *ret)
 {
-    uint32_t lo = 0, hi = j->ntbs; /* it is in [lo, hi) */
-    while (hi - lo > 1) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (translation(j, mid)->start < ret)
-            lo = mid;
-        else
-            hi = mid;
-    }
-    return translation(j, lo);
+    uint32_t n = j->granule[granule_of(j, ret - 1)];
+    while (translation(j, n)->start >= ret)
+        n--;
+    return translation(j, n);
 }
 
 static struct jit_site *site_at(const struct jit_tb *tb, const uint8_t *ret)
@@ -73,17 +85,34 @@ static const uint8_t *leave_to(struct x86_cpu *c, uint64_t rip)
     return jit_c_dispatch(c);
 }
 
+/* Where a group cannot be: the translation without it goes on at once, as in jit_c_link(). What the
+ * site remembers lives as long as `tb`, being in the same page. */
+static const uint8_t *single(struct x86_cpu *c, const struct jit_tb *tb, struct jit_site *s,
+                             uint64_t rip)
+{
+    struct jit *j = c->jit;
+    c->jit_resume = 0;
+    if (s->insn && j->code_epoch == atomic_load(&c->ram->code_epoch)) {
+        const struct jit_tb *known = (const struct jit_tb *)(j->data + s->insn);
+        return known->instead ? known->instead->entry : known->entry;
+    }
+    uint64_t flushes = j->flushes, killed = j->stat.killed;
+    c->s.rip = rip;
+    const struct jit_tb *to = jit_lookup_single(c, (unsigned)(tb->len - s->off));
+    if (!to)
+        return j->thunk.leave;
+    if (flushes == j->flushes && killed == j->stat.killed)
+        s->insn = jit_data_off(j, to);
+    return to->entry;
+}
+
 const uint8_t *jit_c_slow(struct x86_cpu *c, const uint8_t *ret)
 {
     struct jit_tb *tb = find(c->jit, ret);
     struct jit_site *s = site_at(tb, ret);
     uint64_t rip = rip_of(c, tb, s);
-    if (s->bits & JIT_SITE_GROUP) { /* as jit_c_link() */
-        c->jit_resume = 0;
-        c->s.rip = rip;
-        const struct jit_tb *to = jit_lookup_single(c, (unsigned)(tb->len - s->off));
-        return to ? to->entry : c->jit->thunk.leave;
-    }
+    if (s->bits & JIT_SITE_GROUP)
+        return single(c, tb, s, rip);
     c->jit_resume = JIT_SITE_LEFT;
     /* What has been written meanwhile is not what the translation was made of. */
     if (ram_code_gen(c->ram, tb->roff) != tb->gen)
