@@ -392,22 +392,13 @@ static bool still_crosses(struct x86_cpu *c, const struct jit_tb *tb, gva_t lin)
     return x86_code_locate(c, lin2, &roff2, &gpa) && roff2 == tb->roff2;
 }
 
-/* X86_TLBF_* of the page of code; LARGE, to be on the safe side, if it is not in the TLB. */
-static unsigned page_flags(struct x86_cpu *c, gva_t lin)
+/* Is the page of code global? Not, to be on the safe side, if it is not in the TLB. */
+static bool is_global(struct x86_cpu *c, gva_t lin)
 {
     unsigned mmu = c->cpl == 3 ? X86_MMU_USER : X86_MMU_KERNEL;
     const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
-    if (e->xtag != x86_tlb_tag(c, lin, 1, mmu))
-        return X86_TLBF_LARGE;
-    return c->tlb.flags[mmu][0][(lin >> 12) & (X86_TLB_SIZE - 1)];
-}
-
-static void note(struct x86_cpu *c, gva_t lin)
-{
-    unsigned flags = page_flags(c, lin);
-    x86_exec_note(c, lin, flags & X86_TLBF_GLOBAL, false);
-    if (flags & X86_TLBF_LARGE)
-        x86_exec_note(c, lin, flags & X86_TLBF_GLOBAL, true);
+    return e->xtag == x86_tlb_tag(c, lin, 1, mmu) &&
+           c->tlb.flags[mmu][0][(lin >> 12) & (X86_TLB_SIZE - 1)] & X86_TLBF_GLOBAL;
 }
 
 struct jit_tb *jit_find(struct x86_cpu *c, unsigned single)
@@ -420,7 +411,7 @@ struct jit_tb *jit_find(struct x86_cpu *c, unsigned single)
     gva_t lin = c->code_size == 64 ? rip : (uint32_t)(c->s.seg[X86_CS].base + rip);
     if (UNLIKELY(!x86_code_locate(c, lin, &roff, &gpa)))
         return NULL;
-    bool global = page_flags(c, lin) & X86_TLBF_GLOBAL;
+    bool global = is_global(c, lin);
     jit_mode_update(c);
     j->stat.lookups++;
     unsigned mode = global ? j->cur_mode_global : j->cur_mode;
@@ -432,9 +423,9 @@ struct jit_tb *jit_find(struct x86_cpu *c, unsigned single)
     if (!tb)
         tb = make(c, lin, roff, global, single);
     if (tb) {
-        note(c, lin);
+        x86_exec_note(c, lin);
         if (tb->cross)
-            note(c, lin + PAGE_SIZE);
+            x86_exec_note(c, lin + PAGE_SIZE);
     }
     return tb;
 }

@@ -89,6 +89,33 @@ struct x86_tlbe {
 #define X86_ASIDS      4096u
 #define X86_NONGLOBALS 64u
 
+/* Mappings that code is executed through: exec.c. */
+#define X86_EXEC_PAGES 512u
+#define X86_EXEC_HASH  1024u
+#define X86_EXEC_SETS  8u
+struct x86_exec_page {
+    gva_t lin; /* a multiple of 4 KiB, or of 2 MiB if `large` */
+    uint64_t roff;
+    bool large, user;
+};
+struct x86_exec_set {
+    uint64_t gen;  /* 0: none yet */
+    uint64_t pcid; /* of pages that are not global */
+    bool stale;    /* they may lead elsewhere now */
+    bool full;     /* there are more than these */
+    unsigned n;
+    struct x86_exec_page page[X86_EXEC_PAGES];
+    uint16_t hash[X86_EXEC_HASH]; /* 1 + index; 0: free */
+};
+struct x86_exec {
+    uint64_t next; /* the last generation */
+    struct x86_exec_set global, set[X86_EXEC_SETS];
+    /* Which linear pages (or, where mapped by large ones, GiBs) ever were in them. Hashed, one bit
+     * each; of pages not global, global. */
+    uint64_t pages[2][X86_EXEC_FILTER / 64];
+    uint64_t large[X86_LARGE_FILTER / 64];
+};
+
 struct x86_tlb {
     struct x86_tlbe e[X86_NMMU][X86_TLB_WAYS][X86_TLB_SIZE];
     uint8_t flags[X86_NMMU][X86_TLB_WAYS][X86_TLB_SIZE]; /* X86_TLBF_* */
@@ -101,13 +128,7 @@ struct x86_tlb {
     uint64_t large[X86_LARGE_FILTER / 64], huge[X86_LARGE_FILTER / 64];
     uint64_t epoch; /* grows whenever a translation may have changed */
 
-    /* Generations of the mappings that code is executed through, for x86_exec_gen(): of global
-     * pages, and of the others for each PCID. All values are different. */
-    uint64_t exec_next, exec_floor, exec_global, exec_pcid[4096];
-    /* Which linear pages (or, where mapped by large ones, GiBs) those were: x86_exec_note().
-     * Hashed, one bit each. */
-    uint64_t exec_pages[2][X86_EXEC_FILTER / 64]; /* of pages not global, global */
-    uint64_t exec_large[X86_LARGE_FILTER / 64];
+    struct x86_exec exec;
 };
 
 /* An entry of the jump cache: where the engine continues at an address. */
@@ -296,10 +317,17 @@ void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid); /* all but global */
 void x86_tlb_flush_nonglobal(struct x86_cpu *c);
 void x86_tlb_flush_page(struct x86_cpu *c, gva_t addr); /* INVLPG: current PCID and global */
 void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid);
+/* ---- exec.c ---- */
 /* Equal values: the linear addresses of executable pages that x86_exec_note() was told of (global
  * ones, or the others of the present PCID) lead where they led. Never 0. */
 uint64_t x86_exec_gen(struct x86_cpu *c, bool global);
-void x86_exec_note(struct x86_cpu *c, gva_t addr, bool global, bool large);
+/* Code is executed at `lin`, which x86_exec_gen() has been asked about since the last flush. */
+void x86_exec_note(struct x86_cpu *c, gva_t lin);
+/* The TLB was told to forget: everything, a PCID, all PCIDs, a page. */
+void x86_exec_flush_all(struct x86_cpu *c);
+void x86_exec_flush_pcid(struct x86_cpu *c, uint64_t pcid);
+void x86_exec_flush_nonglobal(struct x86_cpu *c);
+void x86_exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid);
 /* (any thread) Makes every write to the page of RAM at roff take the slow path once more. */
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff);
 /* The same in the set that ram_take_writers() named; false: it is another vCPU's. */

@@ -272,24 +272,6 @@ static bool watched_page(const struct x86_cpu *c, gva_t lin)
     return false;
 }
 
-/* Sets of numbers, with few false hits: a bit for each hash. `bits` is a power of two. */
-static unsigned filter_bit(uint64_t number, unsigned bits)
-{
-    return (unsigned)((number * 0x9e3779b97f4a7c15ull) >> 32) & (bits - 1);
-}
-
-static bool filter_has(const uint64_t *filter, unsigned bits, uint64_t number)
-{
-    unsigned n = filter_bit(number, bits);
-    return filter[n / 64] >> (n % 64) & 1;
-}
-
-static void filter_add(uint64_t *filter, unsigned bits, uint64_t number)
-{
-    unsigned n = filter_bit(number, bits);
-    filter[n / 64] |= 1ull << (n % 64);
-}
-
 static unsigned slot_of(const struct x86_cpu *c, const struct x86_tlbe *e)
 {
     return (unsigned)(e - c->tlb.e[0][0]) & (X86_TLB_SIZE - 1);
@@ -345,10 +327,10 @@ static void note_page(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const stru
 {
     struct x86_tlb *t = &c->tlb;
     if (w->huge)
-        filter_add(t->huge, X86_LARGE_FILTER, lin >> 30);
+        x86_filter_add(t->huge, X86_LARGE_FILTER, lin >> 30);
     else if (w->large) /* 4 MiB with 32-bit paging */
         for (unsigned n = 0; n < 2; n++)
-            filter_add(t->large, X86_LARGE_FILTER, (lin >> 21) ^ n);
+            x86_filter_add(t->large, X86_LARGE_FILTER, (lin >> 21) ^ n);
     if (mmu != X86_MMU_KERNEL || w->global)
         return;
     if (t->nnonglobal < X86_NONGLOBALS)
@@ -458,6 +440,27 @@ bool x86_tlb_refill(struct x86_cpu *c, gva_t addr, bool write, unsigned mmu)
     return !write || !X86_TLB_IS_NONE(atomic_load_explicit(&e->wtag, memory_order_relaxed));
 }
 
+bool x86_walk_fetch(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, uint64_t *roff, bool *large)
+{
+    struct walk w;
+    struct slot s[4];
+    bool writable;
+    int n;
+    if (!(c->s.cr0 & X86_CR0_PG))
+        return false;
+    c->no_device = true;
+    enum walk_result r = walk(c, lin, &w, s, &n);
+    c->no_device = false;
+    if (r != WALK_OK || !tables_in_ram(s, n) || !permitted(c, &w, X86_FETCH, mmu))
+        return false;
+    for (int k = 0; k < n; k++)
+        if (slot_lacks(&s[k], PTE_A))
+            return false;
+    *large = w.large;
+    w.page &= atomic_load_explicit(&c->a20_mask, memory_order_relaxed);
+    return ram_direct(c->ram, w.page, roff) || space_page(c->mem, w.page, roff, &writable);
+}
+
 gpa_t x86_translate(struct x86_cpu *c, gva_t addr, enum x86_access acc, enum x86_mmu mmu)
 {
     struct x86_xlat x;
@@ -493,47 +496,6 @@ void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3)
             x86_gp0(c);
     }
     memcpy(c->s.pdpte, p, sizeof p);
-}
-
-/* ---- generations of executable mappings ---- */
-
-void x86_exec_note(struct x86_cpu *c, gva_t addr, bool global, bool large)
-{
-    if (large)
-        filter_add(c->tlb.exec_large, X86_LARGE_FILTER, addr >> 30);
-    else
-        filter_add(c->tlb.exec_pages[global], X86_EXEC_FILTER, addr >> 12);
-}
-
-uint64_t x86_exec_gen(struct x86_cpu *c, bool global)
-{
-    struct x86_tlb *t = &c->tlb;
-    uint64_t *gen = global ? &t->exec_global : &t->exec_pcid[c->pcid];
-    if (UNLIKELY(!*gen || (!global && *gen <= t->exec_floor)))
-        *gen = ++t->exec_next;
-    return *gen;
-}
-
-static void exec_flush_nonglobal(struct x86_cpu *c)
-{
-    c->tlb.epoch++;
-    c->tlb.exec_floor = c->tlb.exec_next;
-}
-
-static void exec_flush_pcid(struct x86_cpu *c, uint64_t pcid)
-{
-    c->tlb.epoch++;
-    c->tlb.exec_pcid[pcid] = ++c->tlb.exec_next;
-}
-
-static void exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
-{
-    struct x86_tlb *t = &c->tlb;
-    bool large = filter_has(t->exec_large, X86_LARGE_FILTER, addr >> 30);
-    if (large || filter_has(t->exec_pages[0], X86_EXEC_FILTER, addr >> 12))
-        exec_flush_pcid(c, pcid);
-    if (large || filter_has(t->exec_pages[1], X86_EXEC_FILTER, addr >> 12))
-        t->exec_global = ++t->exec_next;
 }
 
 /* ---- address spaces ---- */
@@ -612,13 +574,14 @@ void x86_tlb_flush_all(struct x86_cpu *c)
     t->nnonglobal = 0;
     t->asid_base = t->asid_floor = t->asid_next;
     use_asid(c);
-    exec_flush_nonglobal(c);
-    t->exec_global = ++t->exec_next;
+    t->epoch++;
+    x86_exec_flush_all(c);
 }
 
 void x86_tlb_flush_nonglobal(struct x86_cpu *c)
 {
-    exec_flush_nonglobal(c);
+    c->tlb.epoch++;
+    x86_exec_flush_nonglobal(c);
     c->tlb.asid_floor = c->tlb.asid_next;
     drop_nonglobal(c);
     use_asid(c);
@@ -626,7 +589,8 @@ void x86_tlb_flush_nonglobal(struct x86_cpu *c)
 
 void x86_tlb_flush_pcid(struct x86_cpu *c, uint64_t pcid)
 {
-    exec_flush_pcid(c, pcid);
+    c->tlb.epoch++;
+    x86_exec_flush_pcid(c, pcid);
     c->tlb.asid_pcid[pcid] = 0;
     if (pcid == c->pcid) {
         drop_nonglobal(c);
@@ -675,11 +639,11 @@ static void flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
 {
     uint64_t asid = asid_of(c, pcid);
     c->tlb.epoch++;
-    exec_flush_page(c, addr, pcid);
+    x86_exec_flush_page(c, addr, pcid);
     flush_range(c, addr & X86_PAGE_MASK, 1, asid);
-    if (filter_has(c->tlb.large, X86_LARGE_FILTER, addr >> 21))
+    if (x86_filter_has(c->tlb.large, X86_LARGE_FILTER, addr >> 21))
         flush_around(c, addr, c->s.cr4 & X86_CR4_PAE ? 21 : 22, asid);
-    if (filter_has(c->tlb.huge, X86_LARGE_FILTER, addr >> 30))
+    if (x86_filter_has(c->tlb.huge, X86_LARGE_FILTER, addr >> 30))
         flush_around(c, addr, 30, asid);
 }
 
