@@ -10,7 +10,7 @@ import sys
 import time
 
 from guest import BOOT, Guest, need
-from tap import Skip, case, expect, run_tests
+from tap import Skip, case, expect, run_tests, sosia
 
 SECTOR = 512
 TEXT_AT = 2 * SECTOR  # of the image; INT 13h must read it
@@ -180,6 +180,26 @@ def readonly_boot(folder, prog):
     starts(folder, prog, {"disks": [{"file": path, "readonly": True}]}, "80", "disk")
 
 
+def array_boot(folder, prog, level):
+    """The first chunk of stripes is the first member's, which is also what a mirror begins with."""
+    members = [disk(folder), os.path.join(folder, "second")]
+    with open(members[1], "wb") as f:
+        f.truncate(4 << 20)
+    made = sosia(prog, "disk", "raid", *members, "--level", level, "--destroy-contents")
+    expect(made.code == 0, made.err)
+    spec = {"disks": [{"raid": int(level), "members": members}]}
+    for _ in range(5):  # the guest may be done before the copy is
+        starts(folder, prog, spec, "80", "disk")
+        if "rebuilding" not in sosia(prog, "disk", "info", members[1]).out:
+            break
+    if level == "1":  # from the copy alone
+        os.unlink(members[0])
+        spec["disks"][0].update(members=members[1:], degraded=True)
+        with Guest(prog, folder, dict(spec, memory="32M", firmware="seabios")) as g:
+            g.expect("boot sector started from drive 80, medium disk\r\n", BOOT)
+            g.end(0, "is missing")
+
+
 def order(folder, prog):
     """the boot order decides, and what has no boot sector is passed over"""
     media = {"disks": [disk(folder)], "cdrom": iso(folder), "floppy": floppy(folder)}
@@ -238,4 +258,5 @@ run_tests([no_disk, no_boot_sector, floppy_boot, unsigned_floppy, cdrom_boot] +
            for bus in ("ide", "virtio") for cpus in (1, 4)] +
           [case(f"the MBR of a disk on {bus}", disk_boot, bus, 2) for bus in ("ahci", "nvme", "scsi")] +
           [case(f"a CD-ROM on {bus}", cdrom_on, bus) for bus in ("ahci", "scsi")] +
+          [case(f"RAID {level}", array_boot, level) for level in "01"] +
           [readonly_boot, order, first_disk], sys.argv[1])
