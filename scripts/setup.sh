@@ -16,6 +16,7 @@ acpica-tools    ACPI
 libjansson-dev  JSON
 libiscsi-dev    disks
 libnbd-dev      disks
+libseccomp-dev  sandbox
 libuv1-dev      events
 liburing-dev    disks
 libyaml-dev     spec

@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #include "base/bigmem.h"
+#include "base/log.h"
 #include "base/thread.h"
+#include "vmm/sandbox.h"
 #include "vmm/vm.h"
 
 #define VCPU_STACK (512 * KIB)
@@ -156,6 +158,9 @@ static void *vcpu_main(void *arg)
 {
     struct vcpu *v = arg;
     atomic_store(&v->tid, (int)gettid());
+    struct error e = {0};
+    if (vm_is_sandboxed(v->vm) && sandbox_enter(SANDBOX_VCPU, vm_has_remote_disk(v->vm->spec), &e))
+        log_warn("vCPU %u: %s", v->cpu->index, e.msg);
     while (may_run(v)) {
         switch (v->engine->run(v->cpu)) {
         case ENGINE_EXIT_KICK:

@@ -10,7 +10,9 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "base/url.h"
 #include "char/file.h"
+#include "vmm/sandbox.h"
 
 /* ---- parking ---- */
 
@@ -351,6 +353,20 @@ int vm_create(struct vm *vm, const struct spec *s, const struct vmm_service *ser
     return rc;
 }
 
+/* The sanitizers look at the process in ways that no VM needs. */
+bool vm_is_sandboxed(const struct vm *vm)
+{
+    return vm->service && !SOSIA_SANITIZED;
+}
+
+bool vm_has_remote_disk(const struct spec *s)
+{
+    for (unsigned i = 0; i < s->ndisk; i++)
+        if (url_is_remote(s->disk[i].file))
+            return true;
+    return false;
+}
+
 int vm_run(struct vm *vm, struct error *e)
 {
     int rc = vm->restored ? 0 : pc_boot(vm->pc, vm->vcpu[0].cpu, e);
@@ -358,6 +374,10 @@ int vm_run(struct vm *vm, struct error *e)
         return rc;
     if (vm->restored)
         vm_clock_resume(vm);
+    if (vm_is_sandboxed(vm))
+        rc = sandbox_enter(SANDBOX_PROCESS, vm_has_remote_disk(vm->spec), e);
+    if (rc)
+        return rc;
     for (unsigned n = 0; n < vm->nvcpu; n++) {
         rc = vcpu_start(&vm->vcpu[n], e);
         if (rc) { /* those that run already must end */

@@ -114,6 +114,9 @@ void vm_request(struct vm *vm, enum vm_req req, const char *why);
 
 /* For vCPU threads: waits while the VM is stopped; false: end the thread. */
 bool vm_vcpu_may_run(struct vm *vm);
+/* Its threads give up rights (sandbox.h). */
+bool vm_is_sandboxed(const struct vm *vm);
+bool vm_has_remote_disk(const struct spec *s);
 /* For vcpu_init(): bus, memory, model. */
 void vm_setup_cpu(struct vm *vm, struct x86_cpu *c);
 

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "engine/jit/log.h"
+#include "vmm/sandbox.h"
 #include "vmm/vm.h"
 
 static int run(struct vm *vm, const struct vmm_options *o, struct error *e)
@@ -19,6 +20,8 @@ static int run(struct vm *vm, const struct vmm_options *o, struct error *e)
 int vmm_run(const struct spec *s, const struct vmm_options *o, struct error *e)
 {
     log_set_level(o->verbose >= 2 ? LOG_DEBUG : o->verbose == 1 ? LOG_INFO : LOG_WARN);
+    if (o->service && !SOSIA_SANITIZED)
+        sandbox_namespaces(vm_has_remote_disk(s));
     struct vm *vm = malloc(sizeof *vm);
     if (!vm)
         return error_set(e, ERR_NOMEM, "out of memory");

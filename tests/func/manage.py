@@ -39,6 +39,10 @@ def life(folder, prog):
         info = get(prog, "info", "web")
         stat_line = pathlib.Path(f"/proc/{info['pid']}/stat").read_text().rsplit(")", 1)[1].split()
         expect(int(stat_line[3]) == info["pid"], "it is in our session")
+        for thread in pathlib.Path(f"/proc/{info['pid']}/task").iterdir():
+            status = (thread / "status").read_text()
+            expect(SANITIZED or ("Seccomp:\t2" in status and "NoNewPrivs:\t1" in status),
+                   "a thread outside the sandbox", status)
         wait_text(prog, "web", PROMPT, BOOT)
         typed(prog, "web", "echo a$((6 * 7))b\r")
         wait_text(prog, "web", "a42b", ANSWER)

@@ -1,0 +1,136 @@
+/*
+ * test_sandbox.c - from inside the sandbox: what a guest that has taken over the VMM might try
+ * fails, in each kind of thread; what a VM does goes on.
+ */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vmm/sandbox.h"
+
+static int file; /* opened before */
+
+static bool denied(long rc)
+{
+    return rc == -1 && errno == EPERM;
+}
+
+/* The number of the first thing that is possible and should not be; 0: none. */
+static int try_all(void)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "/tmp/none"};
+    static char *const argv[] = {NULL};
+    static const char path[] = "/bin/true";
+    if (!denied(open("/etc/passwd", O_RDONLY)))
+        return 1;
+    if (!denied(openat(file, "x", O_WRONLY | O_CREAT, 0600)))
+        return 2;
+    if (!denied(socket(AF_INET, SOCK_STREAM, 0)) || !denied(socket(AF_UNIX, SOCK_STREAM, 0)))
+        return 3;
+    if (!denied(connect(file, (struct sockaddr *)&un, sizeof un)))
+        return 4;
+    if (!denied(execve(path, argv, argv)) ||
+        !denied(syscall(SYS_execveat, file, "", argv, argv, 0)))
+        return 5;
+    if (!denied(ptrace(PTRACE_ATTACH, getppid(), NULL, NULL)))
+        return 6;
+    if (!denied(syscall(SYS_process_vm_readv, getppid(), NULL, 0, NULL, 0, 0)))
+        return 7;
+    if (!denied(kill(getppid(), 0)))
+        return 8;
+    if (!denied(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)) || !denied(syscall(SYS_fork)))
+        return 9;
+    if (!denied(unshare(CLONE_NEWUSER)) || !denied(mount("a", "/", "tmpfs", 0, NULL)))
+        return 10;
+    if (!denied(syscall(SYS_bpf, 0, NULL, 0)) || !denied(syscall(SYS_io_uring_setup, 1, NULL)))
+        return 11;
+    if (!denied(syscall(SYS_rename, "/tmp/a", "/tmp/b")) || !denied(syscall(SYS_chmod, "/tmp", 0)))
+        return 12;
+    return 0;
+}
+
+static void *in_vcpu(void *arg)
+{
+    struct error e;
+    intptr_t bad = 100;
+    if (sandbox_enter(SANDBOX_VCPU, false, &e) == 0) {
+        bad = try_all();
+        /* Only the event loop needs it. */
+        if (!bad && !denied(syscall(SYS_accept4, file, NULL, NULL, 0)))
+            bad = 102;
+    }
+    return (void *)bad;
+}
+
+static void *in_worker(void *arg)
+{
+    return (void *)(intptr_t)try_all();
+}
+
+/* In a process of its own; exits with the number of what went wrong. */
+static _Noreturn void inside(void)
+{
+    struct error e = {0};
+    pthread_t t;
+    void *bad = NULL;
+    char byte;
+    if (sandbox_enter(SANDBOX_PROCESS, false, &e)) {
+        fprintf(stderr, "%s\n", e.msg);
+        _exit(200);
+    }
+    int rc = try_all();
+    if (rc)
+        _exit(rc);
+    /* What a VM does. */
+    if (pread(file, &byte, 1, 0) != 1 || lseek(file, 0, SEEK_SET) != 0 || fcntl(file, F_GETFD) < 0)
+        _exit(50);
+    if (pthread_create(&t, NULL, in_worker, NULL) || pthread_join(t, &bad) || bad)
+        _exit(60 + (int)(intptr_t)bad);
+    if (pthread_create(&t, NULL, in_vcpu, &e) || pthread_join(t, &bad) || bad)
+        _exit(80 + (int)(intptr_t)bad);
+    free(malloc(64 << 20));
+    _exit(0);
+}
+
+static void keeps_inside(void **state)
+{
+    int status;
+#if SOSIA_SANITIZED
+    skip(); /* the sanitizers' runtime needs calls that no VM does */
+#endif
+    file = open("/proc/self/exe", O_RDONLY);
+    assert_true(file >= 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        inside();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_inside)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
