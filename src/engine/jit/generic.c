@@ -126,14 +126,7 @@ static uint8_t mandatory_prefix(const ZydisDecodedInstruction *zi)
 
 static bool is_vector(const struct jit_src *s)
 {
-    for (unsigned n = 0; n < s->zi.operand_count_visible; n++) {
-        if (s->op[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
-            continue;
-        ZydisRegisterClass c = ZydisRegisterGetClass(s->op[n].reg.value);
-        if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_MMX)
-            return true;
-    }
-    return false;
+    return jit_has_vector(s->visible) || jit_has(s->visible, ZYDIS_REGCLASS_MMX);
 }
 
 static bool plan_opcode(struct plan *p, const struct jit_src *s)

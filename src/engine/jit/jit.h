@@ -198,7 +198,18 @@ struct jit_src {
     uint8_t bytes[15];
     uint16_t off; /* from the start of the translation */
     bool alone;   /* see jit_tb.alone */
+    /* Bits by ZydisRegisterClass: of all registers that are operands, of those that are written in
+     * the instruction's text. */
+    uint32_t classes, visible;
 };
+static inline bool jit_has(uint32_t classes, ZydisRegisterClass c)
+{
+    return classes >> c & 1;
+}
+static inline bool jit_has_vector(uint32_t classes)
+{
+    return jit_has(classes, ZYDIS_REGCLASS_XMM) || jit_has(classes, ZYDIS_REGCLASS_YMM);
+}
 
 struct jit {
     uint8_t *rw, *rx; /* two mappings of the code arena */
@@ -295,6 +306,9 @@ unsigned jit_jump_index(uint64_t rip);
 void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb);
 
 /* ---- translate.c ---- */
+/* As x86_decode_full(); fills in what belongs to the instruction alone. */
+unsigned jit_decode(struct x86_cpu *c, const uint8_t *bytes, unsigned avail, unsigned off,
+                    struct jit_src *s);
 int jit_translator_create(struct jit *j, struct error *e);
 void jit_translator_destroy(struct jit *j);
 /* NULL: j->full, or the code is in device memory. Raises #PF, #GP. */

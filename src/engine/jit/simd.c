@@ -33,27 +33,6 @@ static bool is_zero(ZydisMnemonic m)
     return m == ZYDIS_MNEMONIC_VZEROUPPER || m == ZYDIS_MNEMONIC_VZEROALL;
 }
 
-static bool has_mmx(const struct jit_src *s)
-{
-    for (unsigned n = 0; n < s->zi.operand_count_visible; n++)
-        if (s->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            ZydisRegisterGetClass(s->op[n].reg.value) == ZYDIS_REGCLASS_MMX)
-            return true;
-    return false;
-}
-
-static bool has_vector(const struct jit_src *s)
-{
-    for (unsigned n = 0; n < s->zi.operand_count_visible; n++) {
-        if (s->op[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
-            continue;
-        ZydisRegisterClass c = ZydisRegisterGetClass(s->op[n].reg.value);
-        if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM)
-            return true;
-    }
-    return false;
-}
-
 bool tr_is_simd(const struct tr *t, const struct jit_src *s)
 {
     if (s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID)
@@ -63,9 +42,10 @@ bool tr_is_simd(const struct tr *t, const struct jit_src *s)
         return false;
     if (is_zero(s->zi.mnemonic))
         return tr_code64(t); /* other code has 8 registers to lose */
-    bool vector = has_vector(s) || (s->zi.meta.category == ZYDIS_CATEGORY_CONVERT &&
-                                    (s->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM));
-    return vector && !has_mmx(s) && !is_special(s->zi.mnemonic) && tr_generic_can(t, s);
+    bool vector = jit_has_vector(s->visible) || (s->zi.meta.category == ZYDIS_CATEGORY_CONVERT &&
+                                                 (s->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM));
+    return vector && !jit_has(s->visible, ZYDIS_REGCLASS_MMX) && !is_special(s->zi.mnemonic) &&
+           tr_generic_can(t, s);
 }
 
 bool tr_simd(struct tr *t)

@@ -70,8 +70,7 @@ static struct jit_insn *insn_of(struct x86_cpu *c, struct jit_tb *tb, struct jit
     if (!ji)
         return NULL;
     struct jit_src src;
-    x86_decode_full(c, c->ram->host + tb->roff + s->off, (unsigned)(tb->len - s->off), s->off,
-                    &src.i, &src.zi, src.op);
+    jit_decode(c, c->ram->host + tb->roff + s->off, (unsigned)(tb->len - s->off), s->off, &src);
     ji->i = src.i;
     ji->tb = tb;
     ji->x87 = tr_touches_x87(&src);

@@ -97,12 +97,30 @@ static bool is_alone(const struct jit_src *s)
     }
 }
 
+unsigned jit_decode(struct x86_cpu *c, const uint8_t *bytes, unsigned avail, unsigned off,
+                    struct jit_src *s)
+{
+    unsigned len = x86_decode_full(c, bytes, avail, off, &s->i, &s->zi, s->op);
+    s->classes = s->visible = 0;
+    if (!len || s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID)
+        return len;
+    for (unsigned n = 0; n < s->zi.operand_count; n++) {
+        if (s->op[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        uint32_t bit = 1u << ZydisRegisterGetClass(s->op[n].reg.value);
+        s->classes |= bit;
+        if (n < s->zi.operand_count_visible)
+            s->visible |= bit;
+    }
+    return len;
+}
+
 static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, unsigned off)
 {
     struct jit_src *s = &t->j->src[t->n];
     memset(s->bytes, 0, sizeof s->bytes);
     memcpy(s->bytes, bytes, avail);
-    unsigned len = x86_decode_full(t->c, s->bytes, avail, off, &s->i, &s->zi, s->op);
+    unsigned len = jit_decode(t->c, s->bytes, avail, off, s);
     if (!len)
         return 0;
     s->off = (uint16_t)off;

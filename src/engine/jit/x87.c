@@ -47,23 +47,10 @@ static bool is_alias(const struct jit_src *s)
     }
 }
 
-static bool has_class(const struct jit_src *s, ZydisRegisterClass a, ZydisRegisterClass b)
-{
-    for (unsigned n = 0; n < s->zi.operand_count; n++) {
-        if (s->op[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
-            continue;
-        ZydisRegisterClass c = ZydisRegisterGetClass(s->op[n].reg.value);
-        if (c == a || c == b)
-            return true;
-    }
-    return false;
-}
-
 /* Those that need SSE registers, too, or access memory in ways of their own, are not. */
 static bool is_mmx(const struct tr *t, const struct jit_src *s)
 {
-    return has_class(s, ZYDIS_REGCLASS_MMX, ZYDIS_REGCLASS_MMX) &&
-           !has_class(s, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_YMM) &&
+    return jit_has(s->classes, ZYDIS_REGCLASS_MMX) && !jit_has_vector(s->classes) &&
            s->zi.meta.category != ZYDIS_CATEGORY_CONVERT &&
            s->zi.mnemonic != ZYDIS_MNEMONIC_MASKMOVQ && s->zi.mnemonic != ZYDIS_MNEMONIC_MOVNTQ &&
            tr_generic_can(t, s);
@@ -133,8 +120,8 @@ bool tr_x87_may_end(const struct tr *t, const struct jit_src *s)
  * and what is neither of these nor XSAVE. */
 bool tr_touches_x87(const struct jit_src *s)
 {
-    if (s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID ||
-        has_class(s, ZYDIS_REGCLASS_MMX, ZYDIS_REGCLASS_X87))
+    if (s->zi.mnemonic == ZYDIS_MNEMONIC_INVALID || jit_has(s->classes, ZYDIS_REGCLASS_MMX) ||
+        jit_has(s->classes, ZYDIS_REGCLASS_X87))
         return true;
     switch (s->zi.meta.isa_ext) {
     case ZYDIS_ISA_EXT_BASE:
@@ -147,7 +134,7 @@ bool tr_touches_x87(const struct jit_src *s)
     case ZYDIS_ISA_EXT_SMAP:
         return false;
     default:
-        return !has_class(s, ZYDIS_REGCLASS_XMM, ZYDIS_REGCLASS_YMM);
+        return !jit_has_vector(s->classes);
     }
 }
 
