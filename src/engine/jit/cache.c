@@ -134,6 +134,17 @@ static unsigned gen_index(struct x86_cpu *c, uint64_t gen)
     return j->ngens++;
 }
 
+static void update_gens(struct x86_cpu *c)
+{
+    struct jit *j = c->jit;
+    uint64_t gen = x86_exec_gen(c, false);
+    do { /* the second one may have forgotten the first */
+        j->cur_gen = gen_index(c, gen);
+        j->cur_gen_global = gen_index(c, x86_exec_gen(c, true));
+    } while (j->ngens <= j->cur_gen || j->gens[j->cur_gen] != gen);
+    j->tlb_epoch = c->tlb.epoch;
+}
+
 void jit_mode_update(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
@@ -152,14 +163,10 @@ void jit_mode_update(struct x86_cpu *c)
             j->cur_mode_global = mode_index(c, &m);
         } while (flushes != j->flushes); /* the second one has forgotten the first */
     }
-    unsigned p, g;
-    do {
-        p = gen_index(c, x86_exec_gen(c, false));
-        g = gen_index(c, x86_exec_gen(c, true));
-    } while (j->ngens <= p || j->gens[p] != x86_exec_gen(c, false));
-    c->jit_key = (uint64_t)j->cur_mode << 56 | (uint64_t)p << 48;
-    c->jit_key_global = (uint64_t)j->cur_mode_global << 56 | (uint64_t)g << 48;
-    j->tlb_epoch = c->tlb.epoch;
+    if (j->tlb_epoch != c->tlb.epoch)
+        update_gens(c);
+    c->jit_key = (uint64_t)j->cur_mode << 56 | (uint64_t)j->cur_gen << 48;
+    c->jit_key_global = (uint64_t)j->cur_mode_global << 56 | (uint64_t)j->cur_gen_global << 48;
 }
 
 /* ---- the jump cache ---- */

@@ -230,6 +230,7 @@ struct jit {
     unsigned cur_mode, cur_mode_global; /* without JIT_M_GLOBAL, and with */
     uint64_t gens[JIT_GENS];            /* x86_exec_gen() values by their short numbers */
     unsigned ngens;
+    unsigned cur_gen, cur_gen_global; /* short numbers */
 
     uint64_t code_epoch, tlb_epoch;
     unsigned native_flushes;
