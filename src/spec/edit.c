@@ -276,7 +276,9 @@ int spec_edit_set(const char *path, const char *text, const char *set, char **ou
     r = spec_tree_parse(&value.src, &value.root, e);
     if (r < 0)
         return r;
-    const char *raw = value.src.text + value.src.value;
+    /* Without a comment or blanks around it. */
+    value.src.text[end_of(value.src.text, &value.root)] = 0;
+    const char *raw = value.src.text + value.root.from;
     bool none = value.root.kind == SPEC_NODE_NULL;
     return set_value(path, &d, key, raw, none ? NULL : &value.root, out, e);
 }

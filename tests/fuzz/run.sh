@@ -30,7 +30,7 @@ for t in $targets; do
     "$build/tests/fuzz/fuzz_$t" -d "$build/corpus/$t" "tests/fuzz/corpus/$t" >/dev/null
     "${CC:-clang}" -fsanitize=fuzzer,address,undefined -o "$build/libfuzzer_$t" \
         "$build/tests/fuzz/fuzz_$t.p/fuzz_$t.c.o" $build/tests/fuzz/libfuzz_common.a \
-        $build/libsosia.a -lZydis -lZycore -lm -lyaml -ljansson -luv -lnbd -liscsi -luring -lz -lzstd -lpthread
+        $build/libsosia.a -lZydis -lZycore -lm -lyaml -ljansson -luv -lnbd -liscsi -lseccomp -luring -lz -lzstd -lpthread
     echo "=== $t: $seconds s"
     if ! "$build/libfuzzer_$t" -max_total_time="$seconds" -max_len=1024 -len_control=20 -timeout=10 \
         -rss_limit_mb=4096 -artifact_prefix="$build/findings/$t-" -print_final_stats=1 \

@@ -27,7 +27,7 @@ static const struct {
      "name: caf\n# \xc3\xa9t\xc3\xa9 \xe2\x82\xac\ncpus: 4 # \xc3\xa9\n"},
     {"cpus: 2\r\nmemory: 1G\r\n", "memory=2G", "cpus: 2\r\nmemory: 2G\r\n"},
     /* What would not be the same text there is quoted. */
-    {"cmdline: a\n", "cmdline=quiet # not a comment", "cmdline: quiet # not a comment\n"},
+    {"cmdline: a # b\n", "cmdline=  quiet # c ", "cmdline: quiet # b\n"},
     {"{cmdline: a, cpus: 1}\n", "cmdline=a,b", "{cmdline: \"a,b\", cpus: 1}\n"},
     {"{cmdline: a, cpus: 1}\n", "cmdline=x] y}", "{cmdline: \"x] y}\", cpus: 1}\n"},
     {"cmdline: a\n", "cmdline='a: b'", "cmdline: 'a: b'\n"},
