@@ -100,7 +100,7 @@ static int list_all(const struct cli_args *a, int folder, struct vm_names *list,
     struct table t = {.columns = 6};
     json_t *all = cli_has(a, CLI_JSON) ? json_array() : NULL;
     static const char *const heads[] = {"NAME", "STATE", "CPUS", "MEMORY", "SINCE", "UUID"};
-    for (unsigned i = 0; list->n && i < ARRAY_LEN(heads); i++)
+    for (unsigned i = 0; !all && list->n && i < ARRAY_LEN(heads); i++)
         table_add(&t, heads[i]);
     for (size_t i = 0; i < list->n; i++) {
         struct vm vm;
