@@ -128,6 +128,7 @@ static inline bool cli_has(const struct cli_args *a, enum cli_opt o)
 /* load.c: the spec that the first argument names: a file, or a VM of the catalog; with each --set.
  * Whatever fails before a VM exists is ERR_USAGE, ERR_SPEC or ERR_NOTFOUND. On success the caller
  * calls spec_fini(). */
+bool cli_is_file(const char *arg);
 int cli_load_spec(const struct cli_args *a, struct spec *s, struct error *e);
 
 int cli_run(const struct cli_args *a, struct error *e);

@@ -8,7 +8,7 @@
 #include "cli/vms.h"
 
 /* What looks like a file or is one is a file. */
-static bool is_file(const char *arg)
+bool cli_is_file(const char *arg)
 {
     const char *dot = strrchr(arg, '.');
     bool suffix =
@@ -38,8 +38,8 @@ int cli_load_spec(const struct cli_args *a, struct spec *s, struct error *e)
     if (!set)
         return error_set(e, ERR_NOMEM, "out of memory");
     log_set_level(verbose > 1 ? LOG_DEBUG : verbose ? LOG_INFO : LOG_WARN);
-    int r = is_file(a->pos[0]) ? spec_load(a->pos[0], set, nset, s, e)
-                               : load_vm(a->pos[0], set, nset, s, e);
+    int r = cli_is_file(a->pos[0]) ? spec_load(a->pos[0], set, nset, s, e)
+                                   : load_vm(a->pos[0], set, nset, s, e);
     if (r == ERR_IO) /* a spec file that cannot be read is the caller's mistake */
         r = ERR_SPEC;
     if (r == 0 && (r = spec_check(s, e)) < 0)

@@ -114,6 +114,23 @@ def crashes(folder, prog):
         expect(get(prog, "info", "web")["state"] == "stopped", "after a crash")
 
 
+def in_front(folder, prog):
+    """run: a VM of the catalog in this terminal is alive to the other verbs"""
+    with catalog(folder, prog):
+        ok(prog, "create", "web", "--memory", "32M")
+        with subprocess.Popen([prog, "run", "web"], stdin=subprocess.PIPE,
+                              stdout=subprocess.DEVNULL) as p:
+            ok(prog, "wait", "web", "--for", "running", "--timeout", "20")
+            expect(get(prog, "info", "web")["pid"] == p.pid, "another process")
+            error(prog, 4, "state", "start", "web")
+            error(prog, 4, "state", "rm", "web")
+            expect_run(sosia(prog, "run", "web"), 1, err="runs already")
+            p.stdin.write(b"\x01x")
+            p.stdin.close()
+        expect(p.returncode == 0, p.returncode)
+        expect(get(prog, "info", "web")["state"] == "stopped", get(prog, "info", "web"))
+
+
 def suspends(folder, prog):
     """suspend: the guest goes on where it was, even if the tool or the VMM dies before it does"""
     with catalog(folder, prog) as top:
@@ -252,5 +269,5 @@ def follows(folder, prog):
             expect(b"x42y" in out and p.returncode == 0, p.args, p.returncode, out[-300:])
 
 
-TESTS = [life, stops, crashes, cannot_start, clones, suspends, keyboard, follows]
-run_tests(TESTS if LONG or not SANITIZED else TESTS[:6], sys.argv[1])
+TESTS = [life, in_front, stops, crashes, cannot_start, clones, suspends, keyboard, follows]
+run_tests(TESTS if LONG or not SANITIZED else TESTS[:7], sys.argv[1])
