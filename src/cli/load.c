@@ -7,13 +7,13 @@
 #include "base/log.h"
 #include "cli/vms.h"
 
-/* What looks like a file or is one is a file. */
+/* What looks like a file or is one, or cannot be the name of a VM. */
 bool cli_is_file(const char *arg)
 {
     const char *dot = strrchr(arg, '.');
     bool suffix =
         dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0 || strcmp(dot, ".json") == 0);
-    return strchr(arg, '/') || suffix || access(arg, F_OK) == 0;
+    return catalog_check_name(arg, NULL) < 0 || suffix || access(arg, F_OK) == 0;
 }
 
 static int load_vm(const char *ref, const char **set, unsigned nset, struct spec *s,
