@@ -152,6 +152,7 @@ int cli_reset(const struct cli_args *a, struct error *e);
 int cli_pause(const struct cli_args *a, struct error *e);
 int cli_resume(const struct cli_args *a, struct error *e);
 int cli_engine(const struct cli_args *a, struct error *e);
+int cli_resize(const struct cli_args *a, struct error *e);
 int cli_wait(const struct cli_args *a, struct error *e);
 int cli_console(const struct cli_args *a, struct error *e);
 int cli_logs(const struct cli_args *a, struct error *e);

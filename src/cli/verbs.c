@@ -242,6 +242,19 @@ const struct cli_verb cli_verbs[] = {
      .missing = "which VM, and which engine?",
      .kind = CLI_ARG_VM,
      .run = cli_engine},
+    {.name = "resize",
+     .args = "VM DISK SIZE",
+     .summary = "make a disk of a running VM larger",
+     .detail = VM_DETAIL
+     "  DISK              disk0, disk1 ...: in the order of the spec\n"
+     "  SIZE              20G, or +4G for so much more\n"
+     "\nThe guest sees it at once. For a VM that does not run: `sosia disk resize`.\n",
+     .opts = JSON,
+     .min = 3,
+     .max = 3,
+     .missing = "which VM, which disk, and what size?",
+     .kind = CLI_ARG_VM,
+     .run = cli_resize},
     {.name = "top",
      .args = "",
      .summary = "show what the running VMs take of the host",

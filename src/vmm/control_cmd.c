@@ -48,34 +48,57 @@ static int query_status(struct control_call *call)
     return 0;
 }
 
-static json_t *block_json(const char *device, const char *file, const char *driver, bool ro,
-                          bool removable)
+static json_t *block_json(const char *device, const char *file, const char *driver,
+                          const struct blk *b, bool removable)
 {
     json_t *name = file ? json_string(file) : NULL;
     json_t *o = json_pack("{s:s, s:b, s:b, s:s}", "device", device, "locked", 0, "removable",
                           removable, "type", "unknown");
     if (name)
         json_object_set_new(o, "inserted",
-                            json_pack("{s:o, s:b, s:s}", "file", name, "ro", ro, "drv", driver));
+                            json_pack("{s:o, s:b, s:s, s:{s:I}}", "file", name, "ro", b->readonly,
+                                      "drv", driver, "image", "virtual-size", (json_int_t)b->size));
     return o;
 }
 
 static int query_block(struct control_call *call)
 {
-    const struct spec *s = call->c->vm->spec;
+    const struct vm *vm = call->c->vm;
+    const struct spec *s = vm->spec;
     call->ret = json_array();
     for (unsigned i = 0; i < s->ndisk; i++) {
         char name[16];
         snprintf(name, sizeof name, "disk%u", i);
         json_array_append_new(
             call->ret, block_json(name, s->disk[i].file, spec_format_words[s->disk[i].format],
-                                  s->disk[i].readonly, s->disk[i].media != SPEC_MEDIA_DISK));
+                                  vm->disk[i], s->disk[i].media != SPEC_MEDIA_DISK));
     }
     if (s->cdrom)
-        json_array_append_new(call->ret, block_json("cdrom", s->cdrom, "raw", true, true));
+        json_array_append_new(call->ret, block_json("cdrom", s->cdrom, "raw", vm->cdrom, true));
     if (s->floppy)
-        json_array_append_new(call->ret, block_json("floppy", s->floppy, "raw", false, true));
+        json_array_append_new(call->ret, block_json("floppy", s->floppy, "raw", vm->floppy, true));
     return 0;
+}
+
+/* A guest cannot be asked to give up the end of a disk: it only grows. */
+static int block_resize(struct control_call *call)
+{
+    struct vm *vm = call->c->vm;
+    const char *device = json_string_value(json_object_get(call->args, "device"));
+    json_int_t size = json_integer_value(json_object_get(call->args, "size"));
+    unsigned n = 0;
+    char end;
+    if (sscanf(device, "disk%u%c", &n, &end) != 1 || n >= vm->spec->ndisk)
+        return error_set(&call->e, ERR_USAGE,
+                         "there is no disk \"%.40s\": the first one of the spec is disk0", device);
+    struct blk *b = vm->disk[n];
+    if (b->readonly)
+        return error_set(&call->e, ERR_STATE, "%s can only be read", device);
+    if (size <= 0 || size % 512)
+        return error_set(&call->e, ERR_USAGE, "a size is a multiple of 512 bytes");
+    if ((uint64_t)size < b->size)
+        return error_set(&call->e, ERR_STATE, "a disk in use cannot become smaller");
+    return blk_resize(b, (uint64_t)size, &call->e);
 }
 
 static int query_cpus_fast(struct control_call *call)
@@ -297,6 +320,7 @@ const struct control_command control_commands[] = {
     {"query-status", "", query_status, NULL},
     {"query-block", "", query_block, NULL},
     {"query-cpus-fast", "", query_cpus_fast, NULL},
+    {"block_resize", "device:s size:i", block_resize, NULL},
     {"stop", "", stop, done},
     {"cont", "", cont, done},
     {"system_powerdown", "", system_powerdown, NULL},

@@ -11,7 +11,7 @@ import time
 
 from guest import SLOW
 from tap import expect, run_tests
-from vms import Qmp, catalog, get, ok
+from vms import Qmp, catalog, error, get, ok
 
 
 def with_vm(test):
@@ -114,6 +114,34 @@ def pauses(top, prog):
     expect([e["event"] for e in listed][-1] == "SHUTDOWN", listed)
 
 
+def disk_sizes(q):
+    return {d["device"]: d["inserted"]["image"]["virtual-size"] for d in q.call("query-block")}
+
+
+def grows_disk(folder, prog):
+    """block_resize and `sosia resize`: a disk in use becomes larger, and stays so"""
+    with catalog(folder, prog) as top:
+        ok(prog, "create", "web", "--memory", "32M", "--disk", "16M")
+        error(prog, 4, "state", "resize", "web", "disk0", "32M")  # it does not run
+        ok(prog, "start", "web")
+        with Qmp(top, "web") as q:
+            expect(disk_sizes(q) == {"disk0": 16 << 20}, disk_sizes(q))
+            for args in ({"device": "disk1", "size": 32 << 20}, {"device": "disk0x", "size": 32 << 20},
+                         {"device": "disk0", "size": 8 << 20}, {"device": "disk0", "size": (16 << 20) + 1},
+                         {"device": "disk0", "size": -512}):
+                expect("error" in q.ask("block_resize", **args), args)
+            expect(q.call("block_resize", device="disk0", size=20 << 20) == {}, "block_resize")
+            expect(disk_sizes(q) == {"disk0": 20 << 20}, disk_sizes(q))
+            ok(prog, "resize", "web", "disk0", "+4M")
+            expect(disk_sizes(q) == {"disk0": 24 << 20}, disk_sizes(q))
+            error(prog, 2, "usage", "resize", "web", "disk1", "1G")
+            error(prog, 2, "usage", "resize", "web", "disk0", "much")
+            error(prog, 4, "state", "resize", "web", "disk0", "1M")
+        ok(prog, "stop", "-f", "web")
+        image = next((top / "vms/web").rglob("*.qcow2"))
+        expect(get(prog, "disk", "info", str(image))["size"] == 24 << 20, "what the image has")
+
+
 @with_vm
 def presses_keys(top, prog):
     """keys: what there is and what there is not"""
@@ -184,4 +212,4 @@ def slow_readers(top, prog):
     alive(top)
 
 
-run_tests([greets, queries, pauses, presses_keys, garbage, crowds, slow_readers], sys.argv[1])
+run_tests([greets, queries, pauses, grows_disk, presses_keys, garbage, crowds, slow_readers], sys.argv[1])

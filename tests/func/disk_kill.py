@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from disk_buses import BUSES, SIZE, find, log_in, quiet, spec_of, with_fio
+from disk_guest import BUSES, SIZE, find, log_in, quiet, spec_of, with_fio
 from guest import LONG, SLOW, Guest, need
 from tap import Skip, case, expect, run_tests
 

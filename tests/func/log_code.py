@@ -69,7 +69,7 @@ def refused(folder, prog, payload):
     spec = write(folder, "vm.yaml", f"memory: 64M\nengine: jit\nkernel: {payload}\n")
     log = os.path.join(folder, "nowhere", "log")
     expect_run(sosia(prog, "run", spec, "--log-code", log), 1, out="", err=log)
-    expect_run(sosia(prog, "run", spec, "--log-code"), 2, out="", err="--log-code needs a file")
+    expect_run(sosia(prog, "run", spec, "--log-code"), 2, out="", err="--log-code needs a value")
     expect_run(sosia(prog, "check", spec, "--perf-map"), 2, out="", err='"--perf-map"')
 
 

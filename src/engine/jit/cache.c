@@ -20,13 +20,21 @@ void jit_tell_runs(const struct jit *j)
             jit_log_gone(tb);
 }
 
+/* A guest may jump to any number. An empty entry's key, 0, is looked for in entry 0 alone, and 1
+ * elsewhere: neither is ever found. */
+static void forget_jumps(struct x86_cpu *c)
+{
+    memset(c->jump, 0, sizeof c->jump);
+    c->jump[0].key = 1;
+}
+
 void jit_flush(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
     jit_tell_runs(j);
     memset(j->bucket, 0, JIT_BUCKETS * sizeof *j->bucket);
     memset(j->page, 0, sizeof j->page);
-    memset(c->jump, 0, sizeof c->jump);
+    forget_jumps(c);
     j->crossing = NULL;
     j->used = j->thunk_end;
     j->data_used = 0;
@@ -128,7 +136,7 @@ static unsigned gen_index(struct x86_cpu *c, uint64_t gen)
             return n;
     if (j->ngens == JIT_GENS) {
         j->ngens = 1;
-        memset(c->jump, 0, sizeof c->jump);
+        forget_jumps(c);
     }
     j->gens[j->ngens] = gen;
     return j->ngens++;
