@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -250,6 +251,9 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
     while ((n = read(fd[0], &told, sizeof told)) < 0 && errno == EINTR)
         continue;
     close(fd[0]);
+    if (n != (ssize_t)sizeof told || told.code) /* its locks end with it */
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            continue;
     if (n != (ssize_t)sizeof told) {
         vm_status_read(vm, &status);
         return error_set(e, ERR_GUEST, "%s could not be started: %s; see `sosia logs %s`", vm->name,

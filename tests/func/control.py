@@ -139,7 +139,7 @@ def grows_disk(folder, prog):
             error(prog, 4, "state", "resize", "web", "disk0", "1M")
         ok(prog, "stop", "-f", "web")
         image = next((top / "vms/web").rglob("*.qcow2"))
-        expect(get(prog, "disk", "info", str(image))["size"] == 24 << 20, "what the image has")
+        expect(get(prog, "disk", "info", str(image))["virtual-size"] == 24 << 20, "what the image has")
 
 
 @with_vm

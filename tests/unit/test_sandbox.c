@@ -115,9 +115,6 @@ static _Noreturn void inside(void)
 static void keeps_inside(void **state)
 {
     int status;
-#if SOSIA_SANITIZED
-    skip(); /* the sanitizers' runtime needs calls that no VM does */
-#endif
     file = open("/proc/self/exe", O_RDONLY);
     assert_true(file >= 0);
     pid_t pid = fork();
@@ -131,6 +128,10 @@ static void keeps_inside(void **state)
 
 int main(void)
 {
+    if (SOSIA_SANITIZED) {
+        puts("1..0 # SKIP the sanitizers' runtime needs calls that no VM does");
+        return 0;
+    }
     const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_inside)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
