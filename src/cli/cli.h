@@ -57,6 +57,8 @@ enum cli_opt {
     CLI_SERIAL,
     CLI_LINES,
     CLI_TEXT,
+    CLI_COPY,
+    CLI_DRY_RUN,
     CLI_OPTS
 };
 #define CLI_OPT(o) (1ull << (o))
@@ -139,6 +141,7 @@ int cli_completion(const struct cli_args *a, struct error *e);
 int cli_disk(int argc, char **argv, struct error *e);
 void cli_disk_list(FILE *out);
 int cli_create(const struct cli_args *a, struct error *e);
+int cli_import(const struct cli_args *a, struct error *e);
 int cli_ls(const struct cli_args *a, struct error *e);
 int cli_info(const struct cli_args *a, struct error *e);
 int cli_set(const struct cli_args *a, struct error *e);

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""import.py SOSIA - VMs made from what other programs call a VM: the spec, the disks, what is told."""
+
+import json
+import os
+import pathlib
+import sys
+
+from tap import expect, expect_run, run_tests, sosia, write
+from vms import error, get, home, ok
+
+VMX = """config.version = "8"
+displayName = "Old Mail"
+memsize = "128"
+numvcpus = "2"
+scsi0:0.present = "TRUE"
+scsi0:0.fileName = "mail.vmdk"
+ethernet0.present = "TRUE"
+"""
+DESCRIPTOR = """# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="monolithicFlat"
+RW 2048 FLAT "%s" 0
+"""
+
+
+def vmware(folder, extent="mail-flat.vmdk"):
+    """A VM of VMware in a folder of its own; the path of its file."""
+    at = pathlib.Path(folder) / "old"
+    at.mkdir()
+    (at / "mail.vmdk").write_text(DESCRIPTOR % extent)
+    (at / "mail-flat.vmdk").write_bytes(b"mail" * (1 << 18))
+    return write(at, "mail.vmx", VMX)
+
+
+def vmx(folder, prog):
+    """.vmx: a VM with an overlay on the image, and both lists"""
+    top = home(folder)
+    vmware(folder)
+    r = sosia(prog, "import", "old/mail.vmx", cwd=folder)
+    expect_run(r, 0, out="")
+    for said in ("memory: 128M", "cpus: 2", "no network card", "imported Old-Mail"):
+        expect(said in r.err, said, r.err)
+    expect("could not be started" not in r.err, r.err)
+    info = get(prog, "info", "Old-Mail")
+    expect((info["cpus"], info["memory"]) == (2, 128 << 20), info)
+    overlay = str(top / "vms/Old-Mail/disks/disk0.qcow2")
+    expect(info["disks"][0]["file"] == overlay, info)
+    told = json.loads(ok(prog, "disk", "info", "--backing-anywhere", "--json", overlay))
+    expect(f"{folder}/old/mail.vmdk" in json.dumps(told), told)
+    expect_run(sosia(prog, "check", "Old-Mail"), 0, out="ok")
+    error(prog, 4, "state", "import", f"{folder}/old/mail.vmx")
+    made = get(prog, "import", f"{folder}/old/mail.vmx", "two")
+    expect(made["name"] == "two" and made["state"] == "stopped", made)
+    expect({"from": "memsize", "as": "memory: 128M"} in made["understood"], made)
+    expect(any(d["from"] == "ethernet0.*" and d["why"] for d in made["dropped"]), made)
+
+
+def copies(folder, prog):
+    """--copy: the VM needs nothing of the other one any more"""
+    top = home(folder)
+    path = vmware(folder)
+    ok(prog, "import", "--copy", path, "web")
+    os.unlink(f"{folder}/old/mail.vmdk")
+    out = f"{folder}/raw.img"
+    ok(prog, "disk", "convert", "--format", "raw", str(top / "vms/web/disks/disk0.qcow2"), out)
+    expect(pathlib.Path(out).read_bytes() == b"mail" * (1 << 18), "the copy is another")
+    error(prog, 1, "io", "import", "--copy", path, "no")
+    expect(ok(prog, "ls", "--names") == "web\n", "made in spite of an error")
+
+
+def shows(folder, prog):
+    """--dry-run: the spec, and nothing is made"""
+    top = home(folder)
+    path = vmware(folder)
+    r = sosia(prog, "import", "--dry-run", path)
+    expect_run(r, 0, out="disks/disk0.qcow2", err="memsize")
+    expect(not top.exists(), "something was made")
+    write(folder, "vm.yaml", r.out)
+    spec = get(prog, "import", "--dry-run", path)["spec"]
+    expect(spec == r.out, spec)
+
+
+def refuses(folder, prog):
+    """what is no description, or names files that it must not: told, and nothing is made"""
+    home(folder)
+    write(folder, "a.vmx", "hello\n")
+    write(folder, "a.txt", VMX)
+    expect("not a .vmx" in error(prog, 1, "format", "import", f"{folder}/a.vmx"), "no VM")
+    error(prog, 2, "usage", "import", f"{folder}/a.txt")
+    error(prog, 3, "not-found", "import", f"{folder}/gone.vmx")
+    path = vmware(folder, extent="/etc/passwd")
+    error(prog, 2, "usage", "import", path, "a/b")
+    expect(ok(prog, "ls") == "", ok(prog, "ls"))
+    r = sosia(prog, "import", path)
+    expect_run(r, 0, out="", err="cannot be used now")
+    os.unlink(f"{folder}/old/mail.vmdk")
+    expect_run(sosia(prog, "import", path, "b"), 0, out="", err="could not be started now")
+
+
+run_tests([vmx, copies, shows, refuses], sys.argv[1])
