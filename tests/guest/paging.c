@@ -45,6 +45,19 @@ static void page_fault_is(unsigned vector, uint64_t error, uint64_t addr, int li
     check_equal("CR2", trap_cr2, addr, line);
 }
 
+/* The first test: an engine may keep numbers of its own there, beside code at address 0. */
+TEST(canonical_jumps, "paging: jumps to addresses that are not canonical")
+{
+    unsigned wrong = 0;
+    for (uint64_t n = 1; n < 0xffff; n++) {
+        uint64_t to = n << 48;
+        wrong += PROBE("jmp *%0", : "r"(to)) != GP;
+        wrong += PROBE("call *%0", : "r"(to)) != GP;
+        wrong += PROBE("push %0; ret", : "r"(to)) != GP;
+    }
+    IS(wrong, 0);
+}
+
 TEST(absent, "paging: page not present: error code and CR2")
 {
     setup(0);
