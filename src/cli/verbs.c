@@ -64,10 +64,11 @@ const struct cli_verb cli_verbs[] = {
     {.name = "import",
      .args = "FILE.vmx [NAME] [--copy] [--dry-run]",
      .summary = "make a VM from another program's description of one",
-     .detail = "  FILE.vmx          a VM of VMware\n"
-               "  NAME              what it shall be called; else what it was called\n"
-               "\nDisks stay where they are. Standard error tells what was understood, and what was\n"
-               "dropped and why.\n",
+     .detail =
+         "  FILE.vmx          a VM of VMware\n"
+         "  NAME              what it shall be called; else what it was called\n"
+         "\nDisks stay where they are. Standard error tells what was understood, and what was\n"
+         "dropped and why.\n",
      .opts = JSON | CLI_OPT(CLI_COPY) | CLI_OPT(CLI_DRY_RUN),
      .min = 1,
      .max = 2,
