@@ -9,7 +9,8 @@
  *                           suspended.state  of a suspended VM
  *                           lock        see lock.h
  *                           control     the socket of a running VM; see vmm/control.h
- *                           disks/ snapshots/ logs/
+ *                           disks/ logs/
+ *                           snapshots/  see snapshot.h
  *     HOME/trash/NAME.UUID8/
  *
  * HOME is $SOSIA_HOME, $XDG_DATA_HOME/sosia or ~/.local/share/sosia. There is no index and no

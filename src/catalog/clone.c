@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include "base/url.h"
 #include "block/chain.h"
 #include "block/create.h"
+#include "catalog/layer.h"
 #include "catalog/state.h"
 #include "catalog/store.h"
 #include "catalog/vmspec.h"
@@ -36,26 +36,6 @@ static int no_memory(struct error *e)
 }
 
 /* ---- names ---- */
-
-/* The path of a name in the spec, and, if the file lies in the VM's folder, the part behind that.
- * Allocated; *inside NULL: it does not. */
-static int resolve(const struct cloning *c, const char *name, char **path, char **inside,
-                   struct error *e)
-{
-    size_t n = strlen(c->from->path);
-    CLEANUP_FREE char *joined = NULL;
-    *path = *inside = NULL;
-    if (asprintf(&joined, "%s/%s", name[0] == '/' ? "" : c->from->path, name) < 0) {
-        joined = NULL;
-        return no_memory(e);
-    }
-    *path = realpath(joined, NULL);
-    if (!*path)
-        return error_file(e, errno, "%s: the VM's file cannot be found", joined);
-    if (strncmp(*path, c->from->path, n) == 0 && (*path)[n] == '/')
-        *inside = strdup(*path + n + 1);
-    return 0;
-}
 
 /* The folders of `inside` in the draft. */
 static int make_folders(const struct cloning *c, const char *inside, struct error *e)
@@ -77,99 +57,7 @@ static char *draft_path(const struct cloning *c, const char *inside)
     return asprintf(&path, "%s/%s", c->draft.path, inside) < 0 ? NULL : path;
 }
 
-/* The folder of a file is made durable. */
-static int sync_folder_of(int dir, const char *inside, struct error *e)
-{
-    CLEANUP_FREE char *copy = strdup(inside);
-    CLEANUP_CLOSE int fd = copy ? store_folder(dir, dirname(copy), false, e) : no_memory(e);
-    return fd < 0 ? fd : store_sync(fd, e);
-}
-
 /* ---- layers ---- */
-
-static int note_layer(json_t *root, const char *inside, const struct stat *st)
-{
-    json_t *layers = json_object_get(root, "layers"), *known;
-    size_t i;
-    if (!layers) {
-        layers = json_array();
-        json_object_set_new(root, "layers", layers);
-    }
-    json_array_foreach(layers, i, known)
-    {
-        const char *file = json_string_value(json_object_get(known, "file"));
-        if (file && strcmp(file, inside) == 0)
-            return 0;
-    }
-    json_t *o = json_pack("{s:s, s:I}", "file", inside, "size", (json_int_t)st->st_size);
-    return o && json_array_append_new(layers, o) == 0 ? 0 : -1;
-}
-
-int vm_layers_check(const struct vm *vm, struct error *e)
-{
-    struct vm_state s;
-    size_t i;
-    json_t *layer;
-    int rc = vm_state_load(vm->dir, &s, e);
-    if (rc)
-        return rc;
-    json_array_foreach(json_object_get(s.root, "layers"), i, layer)
-    {
-        struct stat st;
-        const char *file = json_string_value(json_object_get(layer, "file"));
-        if (!file || fstatat(vm->dir, file, &st, 0) < 0) {
-            rc =
-                error_set(e, ERR_DAMAGED,
-                          "%s: the layer %.200s of its disks is missing; without it their contents "
-                          "are lost: restore the file from a backup, or from a VM that was cloned "
-                          "from it",
-                          vm->name, file ? file : "?");
-            break;
-        }
-        if (st.st_size != json_integer_value(json_object_get(layer, "size"))) {
-            rc = error_set(e, ERR_DAMAGED,
-                           "%s: the layer %.200s of its disks has another size than it had; it was "
-                           "changed, and disks that rest on it may be damaged: restore it from a "
-                           "backup",
-                           vm->name, file);
-            break;
-        }
-    }
-    vm_state_fini(&s);
-    return rc;
-}
-
-/* The mark of a disk that has not been written to since its overlay was made. */
-static json_t *untouched(const struct stat *st)
-{
-    return json_pack("{s:I, s:I, s:I}", "ino", (json_int_t)st->st_ino, "size",
-                     (json_int_t)st->st_size, "mtime-ns",
-                     (json_int_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec);
-}
-
-static void note_top(json_t *root, int dir, const char *inside)
-{
-    struct stat st;
-    json_t *tops = json_object_get(root, "tops");
-    if (!tops) {
-        tops = json_object();
-        json_object_set_new(root, "tops", tops);
-    }
-    if (fstatat(dir, inside, &st, 0) == 0)
-        json_object_set_new(tops, inside, untouched(&st));
-}
-
-static bool is_untouched(const struct cloning *c, const char *inside)
-{
-    struct stat st;
-    json_t *was = json_object_get(json_object_get(c->old.root, "tops"), inside);
-    if (!was || fstatat(c->from->dir, inside, &st, 0) < 0)
-        return false;
-    json_t *is = untouched(&st);
-    bool same = json_equal(is, was);
-    json_decref(is);
-    return same;
-}
 
 /* A hard link to the layer in the clone's folder; both states name it. */
 static int share_layer(struct cloning *c, const char *path, struct error *e)
@@ -190,70 +78,17 @@ static int share_layer(struct cloning *c, const char *path, struct error *e)
         return rc;
     if (linkat(c->from->dir, inside, c->draft.dir, inside, 0) < 0 && errno != EEXIST)
         return error_file(e, errno, "%s: cannot be shared by a hard link; use --full", inside);
-    if (fstatat(c->draft.dir, inside, &st, 0) < 0 || note_layer(c->fresh.root, inside, &st) ||
-        note_layer(c->old.root, inside, &st))
+    if (fstatat(c->draft.dir, inside, &st, 0) < 0 || layer_note(&c->fresh, inside, &st) ||
+        layer_note(&c->old, inside, &st))
         return no_memory(e);
-    return 0;
-}
-
-/* An empty overlay at `path` on `layer`, which lies beside it. */
-static int make_overlay(const char *path, const char *layer, const char *format, bool replace,
-                        struct error *e)
-{
-    struct output out;
-    CLEANUP_FREE char *copy = strdup(layer);
-    if (!copy)
-        return no_memory(e);
-    struct image_create ic = {.format = format_find("qcow2"),
-                              .backing = basename(copy),
-                              .backing_format = format,
-                              .replace = replace};
-    int rc = image_create(&out, path, &ic, e);
-    return rc ? rc : output_commit(&out, e);
-}
-
-static int name_layer(const char *inside, char **layer, struct error *e)
-{
-    uint32_t unique;
-    const char *slash = strrchr(inside, '/');
-    const char *name = slash ? slash + 1 : inside;
-    if (getrandom(&unique, sizeof unique, 0) != sizeof unique)
-        return error_errno(e, ERR_IO, errno, "no random numbers");
-    if (asprintf(layer, "%.*slayer-%08x-%s", (int)(name - inside), inside, unique, name) < 0) {
-        *layer = NULL;
-        return no_memory(e);
-    }
-    return 0;
-}
-
-/* The source's disk becomes a layer, and an overlay takes its place. */
-static int push_layer(struct cloning *c, const char *inside, const char *path, const char *format,
-                      char **layer, struct error *e)
-{
-    int rc = name_layer(inside, layer, e);
-    if (rc)
-        return rc;
-    if (linkat(c->from->dir, inside, c->from->dir, *layer, 0) < 0)
-        return error_file(e, errno, "%s: cannot become a layer (a file system without hard links?)",
-                          inside);
-    rc = sync_folder_of(c->from->dir, *layer, e);
-    if (!rc)
-        rc = make_overlay(path, *layer, format, true, e);
-    if (rc) {
-        unlinkat(c->from->dir, *layer, 0);
-        return rc;
-    }
-    fchmodat(c->from->dir, *layer, 0444, 0); /* a reminder; the overlay has taken over the mode */
-    note_top(c->old.root, c->from->dir, inside);
-    c->old_changed = true;
     return 0;
 }
 
 /* What the overlays will rest on: *layer is allocated. */
-static int find_layer(struct cloning *c, const char *inside, const char *path,
-                      const struct chain *chain, char **layer, const char **format, struct error *e)
+static int find_layer(struct cloning *c, const char *inside, const struct chain *chain,
+                      char **layer, const char **format, struct error *e)
 {
-    if (chain->n > 1 && is_untouched(c, inside)) {
+    if (chain->n > 1 && layer_is_untouched(&c->old, c->from->dir, inside)) {
         *layer = strdup(chain->link[1].path);
         *format = chain->link[1].format ? chain->link[1].format->name : NULL;
         return *layer ? 0 : no_memory(e);
@@ -263,9 +98,12 @@ static int find_layer(struct cloning *c, const char *inside, const char *path,
                          chain->n - 1);
     CLEANUP_FREE char *name = NULL;
     *format = chain->link[0].format ? chain->link[0].format->name : NULL;
-    int rc = push_layer(c, inside, path, *format, &name, e);
+    int rc = layer_name(inside, &name, e);
+    if (!rc)
+        rc = layer_push(c->from, &c->old, inside, name, *format, e);
     if (rc)
         return rc;
+    c->old_changed = true;
     if (asprintf(layer, "%s/%s", c->from->path, name) < 0) {
         *layer = NULL;
         return no_memory(e);
@@ -290,15 +128,15 @@ static int link_disk(struct cloning *c, const struct spec_path *p, const char *p
     if (!rc)
         rc = make_folders(c, inside, e);
     if (!rc)
-        rc = find_layer(c, inside, path, &chain, &layer, &format, e);
+        rc = find_layer(c, inside, &chain, &layer, &format, e);
     if (!rc)
         rc = share_layer(c, layer, e);
     for (unsigned i = 1; !rc && i < chain.n; i++)
         rc = share_layer(c, chain.link[i].path, e);
     if (!rc)
-        rc = make_overlay(mine, layer, format, false, e);
+        rc = layer_overlay(mine, layer, format, false, e);
     if (!rc)
-        note_top(c->fresh.root, c->draft.dir, inside);
+        layer_note_top(&c->fresh, c->draft.dir, inside);
     chain_free(&chain);
     return rc;
 }
@@ -418,7 +256,7 @@ static int clone_path(void *ctx, const struct spec_path *p, char **to, struct er
                              p->path);
         return 0;
     }
-    int rc = resolve(c, p->path, &path, &inside, e);
+    int rc = layer_resolve(c->from, p->path, &path, &inside, e);
     if (!rc && strcmp(p->key, "disks") == 0)
         rc = clone_disk(c, p, path, &inside, e);
     else if (!rc && inside)

@@ -26,7 +26,4 @@ struct clone {
 int vm_clone(struct catalog *c, const struct vm *from, const char *name, const struct clone *how,
              struct error *e);
 
-/* Whether the layers that the VM's disks need are there. ERR_DAMAGED. */
-int vm_layers_check(const struct vm *vm, struct error *e);
-
 #endif

@@ -264,16 +264,11 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
     return told.code;
 }
 
-int vm_forget_state(const struct vm *vm, struct error *e)
+int vm_drop_state(const struct vm *vm, struct error *e)
 {
     struct vm_status status;
     struct vm_record r;
-    CLEANUP_CLOSE int lock = vm_lock_open(vm->dir, true, e);
-    if (lock < 0)
-        return lock;
     vm_status_read(vm, &status);
-    if (!vm_lock_try(lock, VM_LOCK_VERB) || status.run != VM_SUSPENDED)
-        return error_set(e, ERR_STATE, "%s is not suspended any more", vm->name);
     int rc = vm_record_begin(&r, vm->dir, status.engine, true, e);
     if (rc)
         return rc;
@@ -281,4 +276,28 @@ int vm_forget_state(const struct vm *vm, struct error *e)
     vm_record_end(&r, "off", "its saved state was thrown away");
     unlinkat(vm->dir, VM_STATE_OF_RUN, 0);
     return store_sync(vm->dir, e);
+}
+
+int vm_adopt_state(const struct vm *vm, struct error *e)
+{
+    struct vm_status status;
+    struct vm_record r;
+    vm_status_read(vm, &status);
+    int rc = vm_record_begin(&r, vm->dir, status.engine, true, e);
+    if (rc)
+        return rc;
+    vm_record_end(&r, "suspended", "its state is a snapshot's");
+    return store_sync(vm->dir, e);
+}
+
+int vm_forget_state(const struct vm *vm, struct error *e)
+{
+    struct vm_status status;
+    CLEANUP_CLOSE int lock = vm_lock_open(vm->dir, true, e);
+    if (lock < 0)
+        return lock;
+    vm_status_read(vm, &status);
+    if (!vm_lock_try(lock, VM_LOCK_VERB) || status.run != VM_SUSPENDED)
+        return error_set(e, ERR_STATE, "%s is not suspended any more", vm->name);
+    return vm_drop_state(vm, e);
 }

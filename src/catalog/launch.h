@@ -19,5 +19,9 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e);
 
 /* A suspended VM is stopped, as if its plug had been pulled. ERR_STATE: it is not suspended. */
 int vm_forget_state(const struct vm *vm, struct error *e);
+/* The same for a verb that has the VM open for VM_FIND_CHANGE and knows that it is not alive. */
+int vm_drop_state(const struct vm *vm, struct error *e);
+/* Likewise; VM_STATE_OF_RUN was put in its place: the VM is suspended. */
+int vm_adopt_state(const struct vm *vm, struct error *e);
 
 #endif

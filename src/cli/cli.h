@@ -87,7 +87,14 @@ struct cli_args {
 };
 
 /* What a positional argument is, for completion. */
-enum cli_kind { CLI_ARG_NONE, CLI_ARG_VM, CLI_ARG_FILE, CLI_ARG_VERB, CLI_ARG_VM_OR_FILE };
+enum cli_kind {
+    CLI_ARG_NONE,
+    CLI_ARG_VM,
+    CLI_ARG_FILE,
+    CLI_ARG_VERB,
+    CLI_ARG_VM_OR_FILE,
+    CLI_ARG_SNAP
+};
 
 struct cli_verb {
     const char *name;
@@ -140,6 +147,8 @@ int cli_help(const struct cli_args *a, struct error *e);
 int cli_completion(const struct cli_args *a, struct error *e);
 int cli_disk(int argc, char **argv, struct error *e);
 void cli_disk_list(FILE *out);
+int cli_snap(const struct cli_args *a, struct error *e);
+void cli_snap_list(FILE *out);
 int cli_create(const struct cli_args *a, struct error *e);
 int cli_import(const struct cli_args *a, struct error *e);
 int cli_ls(const struct cli_args *a, struct error *e);

@@ -11,6 +11,8 @@ static void print_options(const struct cli_verb *v, const char *before)
             printf("%s--%s", before, cli_options[o].name);
 }
 
+#define SNAP_VERBS "take ls tree restore diff rm"
+
 /* What stands for the arguments of each kind. */
 static const char *const bash_kind[] = {
     [CLI_ARG_NONE] = "",
@@ -18,6 +20,7 @@ static const char *const bash_kind[] = {
     [CLI_ARG_FILE] = "$(compgen -f -- \"$cur\")",
     [CLI_ARG_VERB] = "$verbs",
     [CLI_ARG_VM_OR_FILE] = "$(sosia ls -q 2>/dev/null; compgen -f -- \"$cur\")",
+    [CLI_ARG_SNAP] = SNAP_VERBS " $(sosia ls -q 2>/dev/null)",
 };
 
 static void print_bash(void)
@@ -48,6 +51,7 @@ static void print_zsh(void)
         [CLI_ARG_FILE] = "_files",
         [CLI_ARG_VERB] = "compadd $verbs",
         [CLI_ARG_VM_OR_FILE] = "compadd ${(f)\"$(sosia ls -q 2>/dev/null)\"}; _files",
+        [CLI_ARG_SNAP] = "compadd " SNAP_VERBS " ${(f)\"$(sosia ls -q 2>/dev/null)\"}",
     };
     printf("#compdef sosia\n# made by `sosia completion zsh`\nlocal -a verbs\nverbs=(");
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
@@ -89,6 +93,10 @@ static void print_fish(void)
             printf("complete -c sosia -n '__fish_seen_subcommand_from %s' %s-a '(sosia ls -q "
                    "2>/dev/null)'\n",
                    v->name, v->kind == CLI_ARG_VM ? "-f " : "");
+        if (v->kind == CLI_ARG_SNAP)
+            printf("complete -c sosia -n '__fish_seen_subcommand_from %s' -f -a '" SNAP_VERBS
+                   " (sosia ls -q 2>/dev/null)'\n",
+                   v->name);
         for (int o = 0; o < CLI_OPTS; o++) {
             if (!(v->opts & CLI_OPT(o)))
                 continue;

@@ -2,8 +2,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "catalog/clone.h"
 #include "catalog/launch.h"
+#include "catalog/layer.h"
 #include "catalog/remote.h"
 #include "catalog/watch.h"
 #include "cli/life.h"
@@ -32,7 +32,7 @@ void life_hide(void)
 
 /* ---- start ---- */
 
-static int launch(struct vm *vm, struct error *e)
+int life_launch(struct vm *vm, struct error *e)
 {
     struct spec s;
     int rc = vm_spec_load(vm, NULL, 0, &s, e);
@@ -63,7 +63,7 @@ int cli_start(const struct cli_args *a, struct error *e)
     int rc = vms_open(&c, a->pos[0], VM_FIND_CHANGE, &vm, e);
     if (rc)
         return rc;
-    rc = launch(&vm, e);
+    rc = life_launch(&vm, e);
     vm_unlock(&vm);
     if (!rc)
         rc = started(a, &vm, e);
@@ -97,6 +97,17 @@ static int pull_plug(const struct vm *vm, struct vm_watch *w, struct error *e)
                      "%s does not end, not even by SIGKILL: the host waits for "
                      "its disk or memory",
                      vm->name);
+}
+
+int life_pull_plug(const struct vm *vm, struct error *e)
+{
+    struct vm_watch w;
+    int rc = vm_watch_open(&w, vm, e);
+    if (rc)
+        return rc;
+    rc = pull_plug(vm, &w, e);
+    vm_watch_close(&w);
+    return rc;
 }
 
 static int ask_guest(const struct vm *vm, struct vm_watch *w, int64_t ms, struct error *e)
@@ -171,7 +182,7 @@ int cli_restart(const struct cli_args *a, struct error *e)
     if (!rc)
         rc = catalog_find(&c, vm.name, VM_FIND_CHANGE, &changing, e);
     if (!rc) {
-        rc = launch(&changing, e);
+        rc = life_launch(&changing, e);
         vm_close(&changing);
     }
     if (!rc)
@@ -183,7 +194,7 @@ int cli_restart(const struct cli_args *a, struct error *e)
 
 /* ---- suspend ---- */
 
-static int suspend(const struct vm *vm, struct error *e)
+int life_suspend(const struct vm *vm, struct error *e)
 {
     struct remote r;
     struct vm_watch w;
@@ -209,7 +220,7 @@ int cli_suspend(const struct cli_args *a, struct error *e)
     int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
     if (rc)
         return rc;
-    rc = suspend(&vm, e);
+    rc = life_suspend(&vm, e);
     if (!rc)
         rc = vms_done(a, &vm, e, "%s is suspended; `sosia start %s` lets it go on", vm.name,
                       vm.name);

@@ -15,6 +15,13 @@ void life_hide(void);
 int life_command(const struct cli_args *a, const char *command, json_t *args, const char *said,
                  struct error *e);
 
+/* The VM, open for VM_FIND_CHANGE, is started after its spec, files and layers were checked. */
+int life_launch(struct vm *vm, struct error *e);
+/* Its state is saved, and its process has ended. */
+int life_suspend(const struct vm *vm, struct error *e);
+/* A VM that is alive ends at once. */
+int life_pull_plug(const struct vm *vm, struct error *e);
+
 /* Shows the console until the VM ends or the user leaves. */
 int console_attach(const struct vm *vm, struct error *e);
 

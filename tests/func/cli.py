@@ -12,7 +12,7 @@ from tap import expect, expect_run, run_tests, sosia, write
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VERBS = """create import run ls info set edit spec check start stop restart reset pause resume suspend wait console logs
-events screen type key engine resize top clone rename rm recover disk doctor completion help""".split()
+events screen type key engine resize top clone snap rename rm recover disk doctor completion help""".split()
 
 
 def no_verb(folder, prog):

@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+"""snap.py SOSIA - snapshots: of stopped VMs and of a running one, going back, removing, differences;
+the tool is killed meanwhile.
+
+SOSIA_TEST_LONG=1: killed more often.
+"""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from guest import ANSWER, BOOT, LONG, SANITIZED
+from tap import expect, expect_run, run_tests, sosia
+from vms import catalog, error, get, make_demo, ok, wait_text
+
+PROMPT = "sosia:.*# "
+SIZE = 1 << 20
+TIMES = 100 if LONG else 4 if SANITIZED else 8
+
+
+def put(prog, top, name, data):
+    """Fills a disk, by an overlay's rules: what it rests on stays."""
+    raw = top / "raw"
+    raw.write_bytes(data)
+    disk = top / "vms" / name / "disks/disk0.qcow2"
+    backing = json.loads(subprocess.run(["qemu-img", "info", "--output=json", str(disk)], check=True,
+                                        capture_output=True).stdout).get("backing-filename")
+    made = top / "vms" / name / "disks/.made.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(made)], check=True)
+    if backing:
+        subprocess.run(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", backing, str(made)],
+                       check=True)
+    made.replace(disk)
+
+
+def content(prog, top, name):
+    """What a VM's disk reads as."""
+    raw = top / "read"
+    ok(prog, "disk", "convert", "--format", "raw", "--replace",
+       str(top / "vms" / name / "disks/disk0.qcow2"), str(raw))
+    return raw.read_bytes()
+
+
+def layers(top, name):
+    return sorted(p.name for p in (top / "vms" / name / "disks").glob("layer-*"))
+
+
+def needed(top, name):
+    """The layers that the VM's disk rests on, as QEMU sees it."""
+    run = subprocess.run(["qemu-img", "info", "--backing-chain", "--output=json",
+                          str(top / "vms" / name / "disks/disk0.qcow2")], check=True,
+                         capture_output=True)
+    return sorted(pathlib.Path(image["filename"]).name for image in json.loads(run.stdout)[1:])
+
+
+def check_images(top):
+    """qemu-img finds nothing wrong with any layer."""
+    for image in top.glob("vms/*/disks/*.qcow2"):
+        run = subprocess.run(["qemu-img", "check", "-q", str(image)], capture_output=True, text=True)
+        expect(run.returncode == 0, image, run.stdout, run.stderr)
+
+
+def names(prog, vm):
+    return [s["name"] for s in get(prog, "snap", "ls", vm)["snapshots"]]
+
+
+def fresh(prog, rng):
+    """A VM with a disk of random bytes, which are returned."""
+    ok(prog, "create", "web", "--memory", "32M", "--disk", "1M")
+    return rng.randbytes(SIZE)
+
+
+def stopped(folder, prog):
+    """a stopped VM: thrice taken, the middle one removed, back and forth; layers go when nothing needs them"""
+    rng = random.Random(1)
+    with catalog(folder, prog) as top:
+        fresh(prog, rng)
+        data = [rng.randbytes(SIZE) for _ in range(4)]
+        for n in range(3):
+            put(prog, top, "web", data[n])
+            expect(get(prog, "snap", "take", "web")["snapshot"] == f"s{n + 1}", "a name")
+        put(prog, top, "web", data[3])
+        ok(prog, "snap", "take", "web", "last")
+        ok(prog, "snap", "take", "web", "same")
+        expect(len(layers(top, "web")) == 4, "an untouched disk made a layer", layers(top, "web"))
+        ok(prog, "snap", "rm", "web", "same")
+        expect(names(prog, "web") == ["last", "s1", "s2", "s3"], names(prog, "web"))
+        ok(prog, "snap", "rm", "web", "s2")
+        rows = {s["name"]: s["parent"] for s in get(prog, "snap", "ls", "web")["snapshots"]}
+        expect(rows == {"s1": None, "s3": "s1", "last": "s3"}, rows)
+        expect(content(prog, top, "web") == data[3], "rm changed the disk")
+        ok(prog, "set", "web", "memory=64M")
+        ok(prog, "snap", "restore", "web", "s1")
+        expect(content(prog, top, "web") == data[0], "s1")
+        expect(get(prog, "info", "web")["memory"] == 32 << 20, "the spec")
+        put(prog, top, "web", data[1])
+        ok(prog, "snap", "take", "web", "branch")
+        tree = ok(prog, "snap", "tree", "web").splitlines()
+        expect(tree[0] == "s1 (stopped)" and tree[1].startswith("  branch (stopped)  <-")
+               and tree[2] == "  s3 (stopped)" and tree[3] == "    last (stopped)", tree)
+        for name, want in (("s3", 2), ("last", 3), ("branch", 1), ("s1", 0)):
+            ok(prog, "snap", "restore", "web", name)
+            expect(content(prog, top, "web") == data[want], name)
+        check_images(top)
+        ok(prog, "snap", "rm", "web", "branch", "last", "s3")
+        expect(content(prog, top, "web") == data[0], "rm changed the disk")
+        expect(len(layers(top, "web")) == 1, layers(top, "web"))
+        ok(prog, "snap", "rm", "web", "s1")
+        expect(content(prog, top, "web") == data[0] and len(layers(top, "web")) == 1, "the last")
+        check_images(top)
+        ok(prog, "start", "web")
+        ok(prog, "stop", "-f", "web")
+
+
+def differences(folder, prog):
+    """diff: blocks and lines of the spec, between two and to what is now"""
+    rng = random.Random(2)
+    with catalog(folder, prog) as top:
+        data = fresh(prog, rng)
+        put(prog, top, "web", data)
+        ok(prog, "snap", "take", "web", "a")
+        changed = bytearray(data)
+        changed[70000] ^= 1
+        changed[900000] ^= 1
+        put(prog, top, "web", changed)
+        ok(prog, "set", "web", "cpus=3")
+        for args in (["a"], ["a", "b"]):
+            if "b" in args:
+                ok(prog, "snap", "take", "web", "b")
+            d = get(prog, "snap", "diff", "web", *args)
+            expect(d["disks"] == [{"file": "disks/disk0.qcow2", "blocks": 2, "block-size": 65536,
+                                   "bytes": 131072, "only-in": None}], d)
+            expect(d["spec"]["added"] and "cpus: 3" in d["spec"]["added"][0], d)
+        expect("2 blocks" in ok(prog, "snap", "diff", "web", "a", "b"), "as text")
+        expect(get(prog, "snap", "diff", "web", "b", "b")["disks"][0]["blocks"] == 0, "none")
+
+
+def refusals(folder, prog):
+    """what cannot be: exit codes and messages; a missing layer; disks elsewhere"""
+    with catalog(folder, prog) as top:
+        ok(prog, "create", "web", "--memory", "32M", "--disk", "1M")
+        error(prog, 2, "usage", "snap", "take")
+        error(prog, 2, "usage", "snap", "tak", "web")
+        error(prog, 2, "usage", "snap", "take", "web", "../x")
+        error(prog, 2, "usage", "snap", "restore", "web")
+        error(prog, 3, "not-found", "snap", "restore", "web", "s1")
+        error(prog, 3, "not-found", "snap", "rm", "web", "s1")
+        error(prog, 3, "not-found", "snap", "ls", "nobody")
+        ok(prog, "snap", "take", "web")
+        error(prog, 4, "state", "snap", "take", "web", "s1")
+        ok(prog, "start", "web")
+        error(prog, 4, "state", "snap", "restore", "web", "s1")
+        error(prog, 4, "state", "snap", "diff", "web", "s1")
+        expect(get(prog, "snap", "restore", "web", "s1", "-f")["state"] == "stopped", "-f")
+        file = top / "vms/web/snapshots/s1/snapshot.json"
+        good = file.read_text()
+        for bad in ("", "[]", "{}", good.replace("layer-", "../../layer-"), good.replace('1,', '9,', 1)):
+            file.write_text(bad)
+            expect(sosia(prog, "snap", "restore", "web", "s1").code in (6, 8), bad)
+            expect("damaged" in ok(prog, "snap", "ls", "web"), bad)
+        file.write_text(good)
+        layer = top / "vms/web/disks" / layers(top, "web")[0]
+        layer.rename(top / "away")
+        error(prog, 8, "integrity", "snap", "restore", "web", "s1")
+        (top / "away").rename(layer)
+        ok(prog, "snap", "restore", "web", "s1")
+        shutil.copy(layer, top / "own.qcow2")
+        ok(prog, "create", "b", "--memory", "32M", "--disk", str(top / "own.qcow2"))
+        error(prog, 4, "state", "snap", "take", "b")
+
+
+def clones(folder, prog):
+    """linked clones keep what they rest on when the snapshots go"""
+    rng = random.Random(3)
+    with catalog(folder, prog) as top:
+        data = fresh(prog, rng)
+        put(prog, top, "web", data)
+        ok(prog, "snap", "take", "web", "a")
+        ok(prog, "clone", "web", "c", "--linked")
+        put(prog, top, "web", rng.randbytes(SIZE))
+        ok(prog, "snap", "take", "web", "b")
+        ok(prog, "snap", "rm", "web", "a", "b")
+        expect(content(prog, top, "c") == data, "the clone has changed")
+        ok(prog, "rm", "web", "--purge")
+        expect(content(prog, top, "c") == data, "the clone has changed")
+        check_images(top)
+
+
+def typed(prog, name, text):
+    expect_run(sosia(prog, "console", name, stdin=text + "\x01x"), 0)
+
+
+def running(folder, prog):
+    """a running VM: it goes on; restored, it is where it was, memory and disk"""
+    with catalog(folder, prog) as top:
+        make_demo(prog, "web", "--disk", "16M")
+        ok(prog, "start", "web")
+        wait_text(prog, "web", PROMPT, BOOT)
+        typed(prog, "web", "n=1; while :; do echo $n | dd of=/dev/vda conv=fsync,sync; n=$((n + 1)); "
+              "sleep 0.05; done 2>/tmp/log & sleep 1; tail -1 /tmp/log\r")
+        typed(prog, "web", "x=$((6 * 7))\r")
+        wait_text(prog, "web", "records out", ANSWER)
+        expect(get(prog, "snap", "take", "web", "one")["state"] == "running", "it does not go on")
+        raw = top / "layer.raw"
+        ok(prog, "disk", "convert", "--format", "raw", str(top / "vms/web/disks" / layers(top, "web")[0]),
+           str(raw))
+        with open(raw, "rb") as f:
+            expect(int(f.read(512).split(b"\n")[0]) > 0, "the guest's writes are not in the layer")
+        typed(prog, "web", "echo a${x}b; x=0\r")
+        wait_text(prog, "web", "a42b", ANSWER)
+        ok(prog, "pause", "web")
+        error(prog, 4, "state", "snap", "take", "web")
+        ok(prog, "resume", "web")
+        expect(get(prog, "snap", "restore", "web", "one", "-f")["state"] == "running", "restore")
+        typed(prog, "web", "echo c${x}d\r")
+        wait_text(prog, "web", "c42d", ANSWER)
+        ok(prog, "snap", "rm", "web", "one")
+        ok(prog, "suspend", "web")
+        ok(prog, "snap", "take", "web", "two")
+        error(prog, 4, "state", "snap", "restore", "web", "two")
+        expect(get(prog, "snap", "restore", "web", "two", "-f")["state"] == "suspended", "two")
+        ok(prog, "start", "web")
+        typed(prog, "web", "echo e${x}f\r")
+        wait_text(prog, "web", "e42f", ANSWER)
+        ok(prog, "stop", "-f", "web")
+        check_images(top)
+
+
+def kill_amid(prog, rng, took, *args):
+    """Runs a verb and kills it at a random point; `took`: seconds, or None to let it end."""
+    start = time.monotonic()
+    with subprocess.Popen([prog, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
+        if took:
+            time.sleep(rng.uniform(0, took * 1.1))
+            p.send_signal(signal.SIGKILL)
+        p.wait()
+    return time.monotonic() - start
+
+
+def killed(folder, prog):
+    """take, restore, rm: killed at any point: there or not, disks as they were, nothing is left over"""
+    seed = int(os.environ.get("SOSIA_TEST_SEED", "0")) or random.randrange(1 << 30)
+    rng = random.Random(seed)
+    with catalog(folder, prog) as top:
+        fresh(prog, rng)
+        data = {}
+        took = took_rm = took_back = None
+        for n in range(TIMES):
+            now = rng.randbytes(SIZE)
+            put(prog, top, "web", now)
+            used = kill_amid(prog, rng, took, "snap", "take", "web", f"k{n}")
+            took = took or used
+            where = f"round {n} seed {seed}"
+            expect(content(prog, top, "web") == now, where, "the disk has changed")
+            if f"k{n}" in names(prog, "web"):
+                data[f"k{n}"] = now
+            expect(set(names(prog, "web")) == set(data), where, names(prog, "web"))
+            back = rng.choice(sorted(data))
+            used = kill_amid(prog, rng, took_back, "snap", "restore", "web", back)
+            took_back = took_back or used
+            if sosia(prog, "clone", "web", f"c{n}", "--full").code:
+                ok(prog, "snap", "restore", "web", back)
+                now = data[back]
+            expect(content(prog, top, "web") in (now, data[back]), where, "neither nor")
+            if len(data) > 2:
+                gone = rng.choice(sorted(data))
+                used = kill_amid(prog, rng, took_rm, "snap", "rm", "web", gone)
+                took_rm = took_rm or used
+                if gone not in names(prog, "web"):
+                    del data[gone]
+        for name, want in data.items():
+            ok(prog, "snap", "restore", "web", name)
+            expect(content(prog, top, "web") == want, name)
+        check_images(top)
+        ok(prog, "snap", "take", "web", "last")
+        ok(prog, "snap", "rm", "web", *names(prog, "web"))
+        expect(not list((top / "vms/web/snapshots").iterdir()), "leftovers")
+        expect(layers(top, "web") == needed(top, "web"), layers(top, "web"), needed(top, "web"))
+
+
+TESTS = [stopped, differences, refusals, clones, running, killed]
+run_tests([t for t in TESTS if len(sys.argv) < 3 or t.__name__ in sys.argv[2:]], sys.argv[1])
