@@ -38,6 +38,7 @@ struct import {
 /* Parsers. `text` is NUL-terminated behind `len` bytes. The caller calls import_fini() in any case.
  * ERR_FORMAT: it is no such description; ERR_LIMIT: larger than IMPORT_MAX_TEXT; ERR_NOMEM. */
 int import_vmx(struct import *m, const char *text, size_t len, struct error *e);
+int import_qemu(struct import *m, const char *text, size_t len, struct error *e);
 void import_fini(struct import *m);
 
 /* The text of a spec file. `name`: of the VM, for a comment. ERR_NOMEM. */

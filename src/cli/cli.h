@@ -59,6 +59,7 @@ enum cli_opt {
     CLI_TEXT,
     CLI_COPY,
     CLI_DRY_RUN,
+    CLI_QEMU,
     CLI_OPTS
 };
 #define CLI_OPT(o) (1ull << (o))

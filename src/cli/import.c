@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "catalog/store.h"
@@ -67,12 +68,54 @@ static int parse_file(struct importing *im, const char *path, struct error *e)
     return 0;
 }
 
+static int read_input(char **text, size_t *len, struct error *e)
+{
+    *text = malloc(IMPORT_MAX_TEXT + 2ul); /* one more than is taken: too much is told */
+    if (!*text)
+        return error_set(e, ERR_NOMEM, "out of memory");
+    *len = fread(*text, 1, IMPORT_MAX_TEXT + 1ul, stdin);
+    (*text)[*len] = 0;
+    return ferror(stdin) ? error_errno(e, ERR_IO, errno, "standard input") : 0;
+}
+
+/* A command line: `given`, or from standard input. */
+static int parse_command(struct importing *im, const char *given, struct error *e)
+{
+    CLEANUP_FREE char *text = NULL;
+    size_t len = given ? strlen(given) : 0;
+    int rc = given ? 0 : read_input(&text, &len, e);
+    if (!rc)
+        rc = import_qemu(&im->m, given ? given : text, len, e);
+    if (rc)
+        return error_prefix(e, "the command line");
+    if (!getcwd(im->base, sizeof im->base))
+        return error_file(e, errno, "the current folder");
+    import_name(im->m.title ? im->m.title : "", im->name);
+    return 0;
+}
+
+/* By what is given; *name is the argument behind it, or NULL. */
+static int parse(struct importing *im, const struct cli_args *a, const char **name, struct error *e)
+{
+    bool command = cli_has(a, CLI_QEMU);
+    int at = command ? 0 : 1;
+    if (a->npos < at)
+        return error_set(e, ERR_USAGE, "import: from which file? See `sosia help import`");
+    if (a->npos > at + 1)
+        return error_set(e, ERR_USAGE, "import: either a file or --qemu; see `sosia help import`");
+    *name = a->npos > at ? a->pos[at] : NULL;
+    if (command || strcmp(a->pos[0], "-") == 0)
+        return parse_command(im, command ? a->value[CLI_QEMU] : NULL, e);
+    return parse_file(im, a->pos[0], e);
+}
+
 static int choose_name(struct importing *im, const char *given, struct error *e)
 {
     if (given)
         snprintf(im->name, sizeof im->name, "%s", given);
     if (!im->name[0])
-        return error_set(e, ERR_USAGE, "import: what shall it be called? sosia import FILE NAME");
+        return error_set(e, ERR_USAGE,
+                         "import: what shall it be called? Its name is the last argument");
     return catalog_check_name(given ? given : im->name, e);
 }
 
@@ -189,12 +232,13 @@ static int make(const struct importing *im, const struct cli_args *a, struct err
 int cli_import(const struct cli_args *a, struct error *e)
 {
     struct importing *im = calloc(1, sizeof *im);
+    const char *name = NULL;
     if (!im)
         return error_set(e, ERR_NOMEM, "out of memory");
     im->plan.copy = cli_has(a, CLI_COPY);
-    int rc = parse_file(im, a->pos[0], e);
+    int rc = parse(im, a, &name, e);
     if (!rc)
-        rc = choose_name(im, a->npos > 1 ? a->pos[1] : NULL, e);
+        rc = choose_name(im, name, e);
     if (!rc)
         rc = import_plan(&im->plan, &im->m, im->base, e);
     if (!rc)

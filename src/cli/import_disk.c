@@ -65,7 +65,9 @@ static int plan_disk(struct import_plan *p, struct import *m, unsigned i, struct
         return rc;
     }
     if (rc) {
-        import_drop(m, d->file, "named in the spec, but cannot be used now: %s", why.msg);
+        import_drop(m, d->file, "named in the spec%s, but cannot be used now: %s",
+                    m->overlay[i] ? " as read only" : "", why.msg);
+        d->readonly |= m->overlay[i];
         return 0;
     }
     bool overlay = !d->readonly && (!f->create || m->overlay[i]);

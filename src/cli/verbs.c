@@ -37,6 +37,7 @@ const struct cli_option cli_options[CLI_OPTS] = {
     [CLI_LINES] = {"lines", 'n', "NUMBER", "only the last lines"},
     [CLI_TEXT] = {"text", 0, NULL, "as text (the only way there is)"},
     [CLI_COPY] = {"copy", 0, NULL, "copy the disks into the VM's folder, as qcow2"},
+    [CLI_QEMU] = {"qemu", 0, "COMMAND", "the command line of QEMU, instead of a file"},
     [CLI_DRY_RUN] = {"dry-run", 0, NULL, "print the spec and make nothing"},
 };
 
@@ -62,17 +63,16 @@ const struct cli_verb cli_verbs[] = {
      .kind = CLI_ARG_FILE,
      .run = cli_create},
     {.name = "import",
-     .args = "FILE.vmx [NAME] [--copy] [--dry-run]",
+     .args = "FILE.vmx | - | --qemu COMMAND [NAME] [--copy] [--dry-run]",
      .summary = "make a VM from another program's description of one",
      .detail =
          "  FILE.vmx          a VM of VMware\n"
+         "  -                 a command line of QEMU, from standard input\n"
          "  NAME              what it shall be called; else what it was called\n"
          "\nDisks stay where they are. Standard error tells what was understood, and what was\n"
          "dropped and why.\n",
-     .opts = JSON | CLI_OPT(CLI_COPY) | CLI_OPT(CLI_DRY_RUN),
-     .min = 1,
+     .opts = JSON | CLI_OPT(CLI_COPY) | CLI_OPT(CLI_DRY_RUN) | CLI_OPT(CLI_QEMU),
      .max = 2,
-     .missing = "from which file?",
      .kind = CLI_ARG_FILE,
      .run = cli_import},
     {.name = "run",

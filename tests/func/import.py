@@ -83,6 +83,24 @@ def shows(folder, prog):
     expect(spec == r.out, spec)
 
 
+def qemu(folder, prog):
+    """a command line of QEMU, as an argument and from standard input"""
+    top = home(folder)
+    write(folder, "a.img", "x" * 4096)
+    line = "qemu-system-x86_64 -m 64 -smp 2 \\\n -drive file=a.img,format=raw,if=virtio -nic user"
+    r = sosia(prog, "import", "--qemu", line + " -name 'my vm'", cwd=folder)
+    expect_run(r, 0, out="", err="no network card")
+    info = get(prog, "info", "my-vm")
+    expect((info["cpus"], info["disks"][0]["file"]) == (2, f"{folder}/a.img"), info)
+    expect_run(sosia(prog, "check", "my-vm"), 0, out="ok")
+    expect_run(sosia(prog, "import", "-", "b", stdin=line + " -snapshot\n", cwd=folder), 0)
+    expect((top / "vms/b/disks/disk0.qcow2").exists(), "no overlay")
+    expect("what shall it be called" in error(prog, 2, "usage", "import", "--qemu", line), "name")
+    error(prog, 2, "usage", "import", "--qemu", line, "c", "d")
+    error(prog, 2, "usage", "import")
+    error(prog, 1, "format", "import", "--qemu", "ls", "c")
+
+
 def refuses(folder, prog):
     """what is no description, or names files that it must not: told, and nothing is made"""
     home(folder)
@@ -100,4 +118,4 @@ def refuses(folder, prog):
     expect_run(sosia(prog, "import", path, "b"), 0, out="", err="could not be started now")
 
 
-run_tests([vmx, copies, shows, refuses], sys.argv[1])
+run_tests([vmx, copies, shows, qemu, refuses], sys.argv[1])

@@ -1,6 +1,6 @@
 /*
- * fuzz_import.c - descriptions of VMs by other programs. What comes out of a parser is a spec that
- * can be read, and notes that a terminal may see.
+ * fuzz_import.c - descriptions of VMs by other programs, each by every parser. What comes out of a
+ * parser is a spec that can be read, and notes that a terminal may see.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -30,22 +30,29 @@ static void check_spec(const struct import *m)
     free(text);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void run(int (*parse)(struct import *, const char *, size_t, struct error *),
+                const char *text, size_t size)
 {
     struct error e = {0};
     struct import m;
-    char *text = malloc(size + 1);
-    FUZZ_REQUIRE(text);
-    if (size)
-        memcpy(text, data, size);
-    text[size] = 0;
-    if (import_vmx(&m, text, size, &e) == 0)
+    if (parse(&m, text, size, &e) == 0)
         check_spec(&m);
     else
         FUZZ_REQUIRE(e.code && e.msg[0]);
     check_notes(&m.took);
     check_notes(&m.dropped);
     import_fini(&m);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *text = malloc(size + 1);
+    FUZZ_REQUIRE(text);
+    if (size)
+        memcpy(text, data, size);
+    text[size] = 0;
+    run(import_vmx, text, size);
+    run(import_qemu, text, size);
     free(text);
     return 0;
 }

@@ -209,6 +209,122 @@ static void vmx_many_drives(void **state)
     import_fini(&m);
 }
 
+/* ---- QEMU ---- */
+
+/* Behind the program's name: the spec without the memory, which is 128M. */
+static const char *const commands[][2] = {
+    {"", ""},
+    {"-hdb b.img -hda a.img", "disks:\n"
+                              "  - file: \"a.img\"\n    bus: ide\n"
+                              "  - file: \"b.img\"\n    bus: ide\n"},
+    {"disk.img", "disks:\n  - file: \"disk.img\"\n    bus: ide\n"},
+    {"-M q35 -hda a -cdrom c", "disks:\n"
+                               "  - file: \"a\"\n    bus: ahci\n"
+                               "  - file: \"c\"\n    bus: ahci\n    media: cdrom\n"},
+    {"-cdrom 'a b'\\''c.iso' -fda \"f\\\"\\x\"", "cdrom: \"a b'c.iso\"\nfloppy: \"f\\\"\\\\x\"\n"},
+    {"-drive if=virtio,file=a,,b=c,format=raw,readonly=on",
+     "disks:\n  - file: \"a,b=c\"\n    bus: virtio\n    readonly: true\n    format: raw\n"},
+    {"-device virtio-blk-pci,drive=x -drive id=x,file=a,if=none \\\n  -smp 2",
+     "cpus: 2\ndisks:\n  - file: \"a\"\n    bus: virtio\n"},
+    {"-device ahci,id=s -device ide-hd,drive=x,bus=s.1 -drive id=x,file=a,if=none",
+     "disks:\n  - file: \"a\"\n    bus: ahci\n"},
+    {"-blockdev driver=file,node-name=f,filename=a -blockdev vmdk,node-name=n,file=f "
+     "-device nvme,drive=n",
+     "disks:\n  - file: \"a\"\n    bus: nvme\n    format: vmdk\n"},
+    {"-drive file=nbd://h/e,if=virtio", "disks:\n  - file: \"nbd://h/e\"\n    bus: virtio\n"},
+    {"-smp sockets=2,cores=3 -boot dxc # -hda z", "cpus: 6\nboot: [cdrom, disk]\n"},
+    {"-kernel k -initrd i --append 'a \"b\"'",
+     "kernel: \"k\"\ninitrd: \"i\"\ncmdline: \"a \\\"b\\\"\"\n"},
+    {"-initrd i", ""},
+    {"-serial file:s -nographic -rtc base=localtime", "serial:\n  file: \"s\"\nclock: localtime\n"},
+    {"-nographic -serial none -serial stdio", "serial: none\n"},
+    /* What is not known takes one word at most, and never an option. */
+    {"-frob 7 -hda a", "disks:\n  - file: \"a\"\n    bus: ide\n"},
+    {"-frob -hda a; -hdb b", "disks:\n  - file: \"a\"\n    bus: ide\n"},
+    {"-enable-kvm a", "disks:\n  - file: \"a\"\n    bus: ide\n"},
+};
+
+static void qemu_commands(void **state)
+{
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+        struct import m;
+        char text[400], spec[400];
+        snprintf(text, sizeof text, "sudo /usr/bin/qemu-system-x86_64 %s", commands[i][0]);
+        snprintf(spec, sizeof spec, "memory: 128M\n%s", commands[i][1]);
+        parse(import_qemu, &m, text, spec);
+        import_fini(&m);
+    }
+}
+
+static void qemu_sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned mib;
+    } sizes[] = {{"512", 512}, {"1.5G", 1536},     {"2g", 2048},       {"size=64M,slots=2", 64},
+                 {"4x", 128},  {"1048577k", 1025}, {"99999999T", 128}, {"-1", 128},
+                 {"1k", 1},    {"'1 G'", 128}};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        struct import m;
+        struct error e = {0};
+        char text[100];
+        snprintf(text, sizeof text, "kvm -m %s", sizes[i].text);
+        assert_int_equal(import_qemu(&m, text, strlen(text), &e), 0);
+        if (m.spec.memory != sizes[i].mib * MIB)
+            fail_msg("%s: %llu", sizes[i].text, (unsigned long long)m.spec.memory);
+        import_fini(&m);
+    }
+}
+
+static void qemu_drops(void **state)
+{
+    static const char *const bad[][3] = {
+        {"-nic user", "-nic", "no network card"},
+        {"-drive if=pflash,file=OVMF.fd", "-drive", "UEFI"},
+        {"-drive if=none,file=a", "-drive", "no device shows it"},
+        {"-drive if=virtio", "-drive", "no image"},
+        {"-drive file=a.vhd,format=vpc", "-drive", "convert the image"},
+        {"-drive file=rbd:pool/a", "-drive", "no protocol"},
+        {"-drive if=virtio,index=77", "-drive", "no place"},
+        {"-device ide-hd,drive=gone", "ide-hd", "there is no drive gone"},
+        {"-device pvpanic", "-device", "pvpanic: there is no such device"},
+        {"-blockdev '{\"driver\": \"file\"}'", "-blockdev", "JSON"},
+        {"-blockdev raw,node-name=a,file=b -blockdev raw,node-name=b,file=a -device nvme,drive=a",
+         "-blockdev", "no image"},
+        {"-smp 64", "-smp", "at most 32"},
+        {"-serial pty", "-serial", "pty"},
+        {"-hda", "-hda", "argument is missing"},
+        {"-append x", "-append", "no -kernel"},
+        {"-name $HOME", "$", "shell"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct import m;
+        struct error e = {0};
+        char text[400];
+        snprintf(text, sizeof text, "A=b qemu-system-i386 %s", bad[i][0]);
+        assert_int_equal(import_qemu(&m, text, strlen(text), &e), 0);
+        assert_int_equal(m.spec.ndisk, 0);
+        expect_note(&m.dropped, bad[i][1], bad[i][2]);
+        expect_note(&m.dropped, "A=b", "before the program");
+        free(spec_of(&m));
+        import_fini(&m);
+    }
+}
+
+static void qemu_refuses(void **state)
+{
+    char *many = malloc(8000);
+    refuse(import_qemu, "", 0, ERR_FORMAT, "no qemu-system-x86_64");
+    refuse(import_qemu, "ls -l qemu", 10, ERR_FORMAT, "no qemu-system-x86_64");
+    refuse(import_qemu, "qemu-system-arm x", 17, ERR_FORMAT, "VMs are PCs");
+    refuse(import_qemu, "kvm 'x", 6, ERR_FORMAT, "no end");
+    refuse(import_qemu, "kvm \"x\\\"", 8, ERR_FORMAT, "no end");
+    for (size_t i = 0; i < 8000; i += 2)
+        memcpy(many + i, "a ", 2);
+    refuse(import_qemu, many, 7999, ERR_LIMIT, "2048 words");
+    free(many);
+}
+
 /* Notes are bounded, and what is in them is fit for a terminal. */
 static void notes(void **state)
 {
@@ -248,7 +364,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vmx_whole),       cmocka_unit_test(vmx_refuses),
         cmocka_unit_test(vmx_drops),       cmocka_unit_test(vmx_encodings),
-        cmocka_unit_test(vmx_many_drives), cmocka_unit_test(notes),
+        cmocka_unit_test(vmx_many_drives), cmocka_unit_test(qemu_commands),
+        cmocka_unit_test(qemu_sizes),      cmocka_unit_test(qemu_drops),
+        cmocka_unit_test(qemu_refuses),    cmocka_unit_test(notes),
         cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
