@@ -17,6 +17,7 @@
 #include "block/chain.h"
 #include "block/create.h"
 #include "catalog/layer.h"
+#include "catalog/snapshot.h"
 #include "catalog/state.h"
 #include "catalog/store.h"
 #include "catalog/vmspec.h"
@@ -28,6 +29,7 @@ struct cloning {
     struct vm_draft draft;
     struct vm_state old, fresh; /* state.json of each */
     bool old_changed;
+    struct snapshot snap; /* with how->snapshot */
 };
 
 static int no_memory(struct error *e)
@@ -109,6 +111,43 @@ static int find_layer(struct cloning *c, const char *inside, const struct chain 
         return no_memory(e);
     }
     return 0;
+}
+
+/* What a disk was when the snapshot was taken. Nobody writes to that, so the VM may run. */
+static int find_snapped(const struct cloning *c, const char *inside, char **layer,
+                        const char **format, struct error *e)
+{
+    for (size_t i = 0; i < c->snap.ndisk; i++) {
+        const struct snapshot_disk *d = &c->snap.disk[i];
+        if (strcmp(d->file, inside) != 0)
+            continue;
+        *format = d->format;
+        if (asprintf(layer, "%s/%s", c->from->path, d->layer) < 0)
+            break;
+        return 0;
+    }
+    *layer = NULL;
+    return error_set(e, ERR_DAMAGED, "the disk %s is not in the snapshot %s", inside, c->snap.name);
+}
+
+static int link_snapped(struct cloning *c, const char *inside, struct error *e)
+{
+    struct chain chain = {0};
+    CLEANUP_FREE char *layer = NULL, *mine = draft_path(c, inside);
+    const char *format = NULL;
+    int rc = mine ? find_snapped(c, inside, &layer, &format, e) : no_memory(e);
+    if (!rc)
+        rc = chain_load(&chain, layer, format, false, e);
+    if (!rc)
+        rc = make_folders(c, inside, e);
+    for (unsigned i = 0; !rc && i < chain.n; i++)
+        rc = share_layer(c, chain.link[i].path, e);
+    if (!rc)
+        rc = layer_overlay(mine, layer, format, false, e);
+    if (!rc)
+        layer_note_top(&c->fresh, c->draft.dir, inside);
+    chain_free(&chain);
+    return rc;
 }
 
 static int link_disk(struct cloning *c, const struct spec_path *p, const char *path,
@@ -236,6 +275,8 @@ static int clone_disk(struct cloning *c, const struct spec_path *p, const char *
                          "the disk %s is not in the VM's folder, so nobody could be kept from "
                          "changing what the clone rests on; use --full",
                          path);
+    if (c->how->snapshot && p->written)
+        return link_snapped(c, *inside, e);
     if (c->how->linked && p->written)
         return link_disk(c, p, path, *inside, e);
     if (c->how->linked)
@@ -277,8 +318,9 @@ static int clone_into_draft(struct catalog *cat, struct cloning *c, struct error
 {
     CLEANUP_FREE char *text = NULL, *mine = NULL;
     size_t len;
-    int rc = vm_spec_text(c->from, &text, &len, e);
-    if (!rc)
+    int rc = c->how->snapshot ? vm_snapshot_spec(c->from, c->how->snapshot, &text, &len, e)
+                              : vm_spec_text(c->from, &text, &len, e);
+    if (!rc && !c->how->snapshot)
         rc = vm_layers_check(c->from, e);
     if (!rc)
         rc = spec_edit_paths(VM_SPEC, text, clone_path, c, &mine, e);
@@ -303,7 +345,8 @@ int vm_clone(struct catalog *cat, const struct vm *from, const char *name, const
              struct error *e)
 {
     struct cloning c = {.from = from, .how = how};
-    int rc = vm_need_stopped(from, "clone", e);
+    int rc = how->snapshot ? vm_snapshot_load(from, how->snapshot, &c.snap, e)
+                           : vm_need_stopped(from, "clone", e);
     if (!rc)
         rc = vm_state_load(from->dir, &c.old, e);
     if (!rc)
@@ -316,5 +359,6 @@ int vm_clone(struct catalog *cat, const struct vm *from, const char *name, const
     }
     vm_state_fini(&c.old);
     vm_state_fini(&c.fresh);
+    snapshot_fini(&c.snap);
     return rc;
 }

@@ -18,11 +18,13 @@
 
 struct clone {
     bool linked;
+    const char *snapshot;     /* of what was then, instead of now; linked only. NULL: of now */
     block_progress *progress; /* of copied disks; may be NULL */
 };
 
-/* Makes the VM `name` from `from`, which does not run and is open for VM_FIND_CHANGE. ERR_STATE: it
- * runs, `name` is taken, or (linked) a disk is not in the VM's folder; else as image_open(). */
+/* Makes the VM `name` from `from`, which does not run (but may, if it is a snapshot that is cloned)
+ * and is open for VM_FIND_CHANGE. ERR_STATE: it runs, `name` is taken, or (linked) a disk is not in
+ * the VM's folder; ERR_NOTFOUND: there is no such snapshot; else as image_open(). */
 int vm_clone(struct catalog *c, const struct vm *from, const char *name, const struct clone *how,
              struct error *e);
 

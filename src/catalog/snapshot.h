@@ -50,6 +50,9 @@ int vm_snapshot_load(const struct vm *vm, const char *name, struct snapshot *s, 
 void snapshot_fini(struct snapshot *s);
 /* Their names. */
 int vm_snapshot_list(const struct vm *vm, struct vm_names *list, struct error *e);
+/* The spec, allocated. */
+int vm_snapshot_spec(const struct vm *vm, const char *name, char **text, size_t *len,
+                     struct error *e);
 /* The one that the disks go on from; "" if there is none. */
 int vm_snapshot_current(const struct vm *vm, char out[VM_NAME_MAX + 1], struct error *e);
 

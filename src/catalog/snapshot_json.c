@@ -14,6 +14,7 @@
 #include "catalog/snapshot.h"
 #include "catalog/state.h"
 #include "catalog/store.h"
+#include "spec/source.h"
 
 #define SNAPSHOT_VERSION 1
 #define MAX_SNAPSHOT     (256u * 1024)
@@ -184,6 +185,14 @@ int vm_snapshot_load(const struct vm *vm, const char *name, struct snapshot *s, 
                          "%s has no snapshot \"%.80s\"; `sosia snap ls %s` lists them", vm->name,
                          name, vm->name);
     return snapshot_read(folder, name, s, e);
+}
+
+int vm_snapshot_spec(const struct vm *vm, const char *name, char **text, size_t *len,
+                     struct error *e)
+{
+    CLEANUP_CLOSE int folder = open_folder(vm, e);
+    CLEANUP_CLOSE int dir = folder < 0 ? folder : store_folder(folder, name, false, e);
+    return dir < 0 ? dir : store_read(dir, VM_SPEC, SPEC_MAX_TEXT, text, len, e);
 }
 
 /* state.json names the new one before it is there, and the one before. */

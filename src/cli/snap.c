@@ -1,4 +1,5 @@
 /* snap.c - `sosia snap`: its table of verbs; take, restore, rm. */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,13 +45,28 @@ static int invent_name(const struct vm *vm, char out[VM_NAME_MAX + 1], struct er
     return rc;
 }
 
+static void hear_nothing(int sig)
+{
+}
+
+/* What ends the tool must not leave the user's VM suspended; the launched one inherits nothing. */
+static void hold_signals(bool hold)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    static struct sigaction before[ARRAY_LEN(signals)];
+    const struct sigaction deaf = {.sa_handler = hear_nothing, .sa_flags = SA_RESTART};
+    for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
+        sigaction(signals[i], hold ? &deaf : &before[i], hold ? &before[i] : NULL);
+}
+
 /* The VM's process ends and another goes on with what it has left: between the two, the state and
  * the disks are of one instant and in nobody's hands. Whoever is killed there leaves a suspended
  * VM. */
 static int take_running(const struct snap_call *c, const char *name, struct error *e)
 {
-    struct error other;
+    struct error other = {0};
     struct snapshot there;
+    struct vm_status s;
     if (vm_snapshot_load(c->vm, name, &there, &other) == 0) { /* before the guest is disturbed */
         snapshot_fini(&there);
         return error_set(e, ERR_STATE, "%s has a snapshot \"%s\" already; choose another name",
@@ -60,10 +76,14 @@ static int take_running(const struct snap_call *c, const char *name, struct erro
         *e = other;
         return e->code;
     }
+    hold_signals(true);
     int rc = life_suspend(c->vm, e);
-    if (rc)
+    if (!rc)
+        rc = vm_snapshot_take(c->vm, name, SNAPSHOT_RUNNING, e);
+    hold_signals(false);
+    vm_status_read(c->vm, &s);
+    if (s.run != VM_SUSPENDED)
         return rc;
-    rc = vm_snapshot_take(c->vm, name, SNAPSHOT_RUNNING, e);
     int again = life_launch(c->vm, &other);
     if (again) {
         *e = other;

@@ -6,7 +6,6 @@
  * anew is compared byte by byte.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,9 +13,7 @@
 #include "block/chain.h"
 #include "block/size.h"
 #include "catalog/layer.h"
-#include "catalog/store.h"
 #include "cli/snap.h"
-#include "spec/source.h"
 
 #define BLOCK (64 * KIB)
 
@@ -256,9 +253,7 @@ static int load_side(const struct vm *vm, const char *name, struct side *out, st
     int rc = vm_snapshot_load(vm, name, &out->s, e);
     if (rc)
         return rc;
-    CLEANUP_CLOSE int folder = store_folder(vm->dir, VM_SNAPSHOTS, false, e);
-    CLEANUP_CLOSE int dir = folder < 0 ? folder : store_folder(folder, name, false, e);
-    return dir < 0 ? dir : store_read(dir, VM_SPEC, SPEC_MAX_TEXT, &out->spec, &len, e);
+    return vm_snapshot_spec(vm, name, &out->spec, &len, e);
 }
 
 static int show(const struct snap_call *c, struct side side[2], const char *const name[2],

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from guest import ANSWER, BOOT, LONG, SANITIZED
+from guest import ANSWER, BOOT, LONG, SANITIZED, need
 from tap import expect, expect_run, run_tests, sosia
 from vms import catalog, error, get, make_demo, ok, wait_text
 
@@ -26,6 +26,7 @@ TIMES = 100 if LONG else 4 if SANITIZED else 8
 
 def put(prog, top, name, data):
     """Fills a disk, by an overlay's rules: what it rests on stays."""
+    need("qemu-img")
     raw = top / "raw"
     raw.write_bytes(data)
     disk = top / "vms" / name / "disks/disk0.qcow2"
@@ -61,6 +62,7 @@ def needed(top, name):
 
 def check_images(top):
     """qemu-img finds nothing wrong with any layer."""
+    need("qemu-img")
     for image in top.glob("vms/*/disks/*.qcow2"):
         run = subprocess.run(["qemu-img", "check", "-q", str(image)], capture_output=True, text=True)
         expect(run.returncode == 0, image, run.stdout, run.stderr)
@@ -185,10 +187,20 @@ def clones(folder, prog):
         ok(prog, "clone", "web", "c", "--linked")
         put(prog, top, "web", rng.randbytes(SIZE))
         ok(prog, "snap", "take", "web", "b")
+        ok(prog, "start", "web")
+        ok(prog, "clone", "web@a", "d", "--linked")
+        ok(prog, "stop", "-f", "web")
+        error(prog, 2, "usage", "clone", "web@a", "f")
+        error(prog, 3, "not-found", "clone", "web@x", "f", "--linked")
+        expect(content(prog, top, "d") == data, "the clone of a snapshot")
+        uuids = {v["uuid"] for v in get(prog, "ls")["vms"]}
+        expect(len(uuids) == 3, uuids)
         ok(prog, "snap", "rm", "web", "a", "b")
         expect(content(prog, top, "c") == data, "the clone has changed")
         ok(prog, "rm", "web", "--purge")
-        expect(content(prog, top, "c") == data, "the clone has changed")
+        expect(content(prog, top, "c") == data and content(prog, top, "d") == data, "the clone has changed")
+        ok(prog, "start", "d")
+        ok(prog, "stop", "-f", "d")
         check_images(top)
 
 
@@ -284,5 +296,39 @@ def killed(folder, prog):
         expect(layers(top, "web") == needed(top, "web"), layers(top, "web"), needed(top, "web"))
 
 
-TESTS = [stopped, differences, refusals, clones, running, killed]
+def goes_on(prog, name):
+    """Starts a VM that was left suspended, now or by a command that is on its way to it."""
+    deadline = time.monotonic() + ANSWER
+    seen = 0
+    while seen < 3:
+        state = get(prog, "info", name)["state"]
+        expect(state in ("starting", "running", "suspended") and time.monotonic() < deadline, state)
+        if state == "suspended":
+            sosia(prog, "start", name)
+        seen = seen + 1 if state == "running" else 0
+        time.sleep(0.05)
+
+
+def killed_running(folder, prog):
+    """take of a running VM: killed or interrupted at any point: the guest goes on, or can be let go on"""
+    rng = random.Random(5)
+    with catalog(folder, prog) as top:
+        ok(prog, "create", "web", "--memory", "32M", "--disk", "1M")
+        ok(prog, "start", "web")
+        took = kill_amid(prog, rng, None, "snap", "take", "web", "first")
+        for n in range(TIMES):
+            kill_amid(prog, rng, took, "snap", "take", "web", f"k{n}")
+            goes_on(prog, "web")
+        with subprocess.Popen([prog, "snap", "take", "web", "polite"], stderr=subprocess.PIPE) as p:
+            time.sleep(took / 2)
+            p.send_signal(signal.SIGINT)
+            p.communicate()
+        goes_on(prog, "web")
+        for name in names(prog, "web"):
+            expect(get(prog, "snap", "restore", "-f", "web", name)["state"] == "running", name)
+        ok(prog, "stop", "-f", "web")
+        check_images(top)
+
+
+TESTS = [stopped, differences, refusals, clones, running, killed, killed_running]
 run_tests([t for t in TESTS if len(sys.argv) < 3 or t.__name__ in sys.argv[2:]], sys.argv[1])
