@@ -13,6 +13,7 @@ meson           build
 ninja-build     build
 pkg-config      build
 acpica-tools    ACPI
+libexpat1-dev   XML
 libjansson-dev  JSON
 libiscsi-dev    disks
 libnbd-dev      disks

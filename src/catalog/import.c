@@ -191,6 +191,13 @@ bool import_path(struct import *m, const char *from, const char *what, const cha
     return import_text(m, from, what, value, PATH_MAX / 2, field);
 }
 
+void import_drop_floppy(struct import *m, const char *from, const char *file)
+{
+    import_drop(m, from,
+                "the guest would write to %s; if that is an image: sosia set NAME floppy=FILE",
+                file);
+}
+
 void import_memory(struct import *m, const char *from, uint64_t bytes)
 {
     char text[32];

@@ -39,6 +39,7 @@ struct import {
  * ERR_FORMAT: it is no such description; ERR_LIMIT: larger than IMPORT_MAX_TEXT; ERR_NOMEM. */
 int import_vmx(struct import *m, const char *text, size_t len, struct error *e);
 int import_qemu(struct import *m, const char *text, size_t len, struct error *e);
+int import_vbox(struct import *m, const char *text, size_t len, struct error *e);
 void import_fini(struct import *m);
 
 /* The text of a spec file. `name`: of the VM, for a comment. ERR_NOMEM. */
@@ -64,6 +65,8 @@ bool import_text(struct import *m, const char *from, const char *key, const char
 /* A path likewise. `what` is the key of the spec. */
 bool import_path(struct import *m, const char *from, const char *what, const char *value,
                  char **field);
+/* The guest writes to a floppy as it is, so a description from elsewhere may not say which file. */
+void import_drop_floppy(struct import *m, const char *from, const char *file);
 void import_memory(struct import *m, const char *from, uint64_t bytes);
 void import_cpus(struct import *m, const char *from, uint64_t n);
 

@@ -296,7 +296,7 @@ static void take_floppy(struct vmx *v)
     else if (away)
         import_drop(v->m, "floppy0", "not connected at start: %s", file);
     else
-        import_path(v->m, "floppy0", "floppy", file, &v->m->spec.floppy);
+        import_drop_floppy(v->m, "floppy0", file);
 }
 
 /* ---- the rest ---- */

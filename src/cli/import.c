@@ -22,6 +22,7 @@ static const struct {
     import_parser *parse;
 } parsers[] = {
     {".vmx", import_vmx},
+    {".vbox", import_vbox},
 };
 
 struct importing {
@@ -51,7 +52,8 @@ static int parse_file(struct importing *im, const char *path, struct error *e)
     size_t len;
     import_parser *parse = parser_of(path, &suffix);
     if (!parse)
-        return error_set(e, ERR_USAGE, "import: \"%.60s\" is not called FILE.vmx", path);
+        return error_set(e, ERR_USAGE, "import: \"%.60s\" is not called FILE.vmx or FILE.vbox",
+                         path);
     if (!realpath(path, im->base))
         return error_file(e, errno, "%s: cannot find it", path);
     int rc = store_read(AT_FDCWD, im->base, IMPORT_MAX_TEXT, &text, &len, e);

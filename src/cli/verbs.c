@@ -63,10 +63,11 @@ const struct cli_verb cli_verbs[] = {
      .kind = CLI_ARG_FILE,
      .run = cli_create},
     {.name = "import",
-     .args = "FILE.vmx | - | --qemu COMMAND [NAME] [--copy] [--dry-run]",
+     .args = "FILE.vmx | FILE.vbox | - | --qemu COMMAND [NAME] [--copy] [--dry-run]",
      .summary = "make a VM from another program's description of one",
      .detail =
          "  FILE.vmx          a VM of VMware\n"
+         "  FILE.vbox         a VM of VirtualBox\n"
          "  -                 a command line of QEMU, from standard input\n"
          "  NAME              what it shall be called; else what it was called\n"
          "\nDisks stay where they are. Standard error tells what was understood, and what was\n"

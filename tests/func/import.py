@@ -17,6 +17,17 @@ scsi0:0.present = "TRUE"
 scsi0:0.fileName = "mail.vmdk"
 ethernet0.present = "TRUE"
 """
+VBOX = """<?xml version="1.0"?>
+<VirtualBox version="1.19-linux"><Machine name="web">
+  <MediaRegistry><HardDisks>
+    <HardDisk uuid="{1}" location="web.vdi" format="VDI" type="Normal"/>
+  </HardDisks></MediaRegistry>
+  <Hardware><Memory RAMSize="64"/><StorageControllers>
+    <StorageController name="SATA" type="AHCI">
+      <AttachedDevice type="HardDisk" port="0" device="0"><Image uuid="{1}"/></AttachedDevice>
+    </StorageController></StorageControllers></Hardware>
+</Machine></VirtualBox>
+"""
 DESCRIPTOR = """# Disk DescriptorFile
 version=1
 CID=fffffffe
@@ -101,6 +112,18 @@ def qemu(folder, prog):
     error(prog, 1, "format", "import", "--qemu", "ls", "c")
 
 
+def vbox(folder, prog):
+    """.vbox: a disk that can be written stays where it is"""
+    home(folder)
+    ok(prog, "disk", "create", "--format", "vdi", f"{folder}/web.vdi", "1M")
+    path = write(folder, "web.vbox", VBOX)
+    made = get(prog, "import", path)
+    expect(made["name"] == "web" and made["dropped"] == [], made)
+    info = get(prog, "info", "web")
+    expect((info["memory"], info["disks"][0]["file"]) == (64 << 20, f"{folder}/web.vdi"), info)
+    expect_run(sosia(prog, "check", "web"), 0, out="ok")
+
+
 def refuses(folder, prog):
     """what is no description, or names files that it must not: told, and nothing is made"""
     home(folder)
@@ -118,4 +141,4 @@ def refuses(folder, prog):
     expect_run(sosia(prog, "import", path, "b"), 0, out="", err="could not be started now")
 
 
-run_tests([vmx, copies, shows, qemu, refuses], sys.argv[1])
+run_tests([vmx, copies, shows, qemu, vbox, refuses], sys.argv[1])

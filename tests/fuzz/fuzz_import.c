@@ -53,6 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text[size] = 0;
     run(import_vmx, text, size);
     run(import_qemu, text, size);
+    run(import_vbox, text, size);
     free(text);
     return 0;
 }

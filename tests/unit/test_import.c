@@ -113,10 +113,11 @@ static void vmx_whole(void **state)
           "  - file: \"mail.vmdk\"\n    bus: ahci\n    format: vmdk\n"
           "  - file: \"data \\\\ two.vmdk\"\n    bus: ahci\n    format: vmdk\n"
           "  - file: \"/vm/fast.vmdk\"\n    bus: nvme\n    format: vmdk\n"
-          "cdrom: \"/iso/debian.iso\"\nfloppy: \"boot.flp\"\n");
+          "cdrom: \"/iso/debian.iso\"\n");
     assert_string_equal(m.title, "Mail \"old\"");
     expect_note(&m.took, "memsize", "memory: 2G");
     expect_note(&m.took, "scsi0:0", "disk on ahci: mail.vmdk");
+    expect_note(&m.dropped, "floppy0", "would write to boot.flp");
     expect_note(&m.dropped, "scsi0:2", "not present");
     expect_note(&m.dropped, "sata0:1", "drive of the host");
     expect_note(&m.dropped, "ethernet0.*", "no network card");
@@ -325,6 +326,77 @@ static void qemu_refuses(void **state)
     free(many);
 }
 
+/* ---- VirtualBox ---- */
+
+#define VBOX(inside)                                                     \
+    "<?xml version=\"1.0\"?>\n<!-- ours -->\n"                           \
+    "<VirtualBox xmlns=\"http://www.virtualbox.org/\" version=\"1.19\">" \
+    "<Machine name=\"Web &lt;1&gt;\">" inside "</Machine></VirtualBox>\n"
+
+static void vbox_whole(void **state)
+{
+    struct import m;
+    parse(import_vbox, &m,
+          VBOX("<MediaRegistry><HardDisks>"
+               "<HardDisk uuid=\"{a}\" location=\"web.vdi\" format=\"VDI\" type=\"Normal\">"
+               "<HardDisk uuid=\"{b}\" location=\"Snapshots/b.vdi\" format=\"VDI\"/></HardDisk>"
+               "<HardDisk uuid=\"{c}\" location=\"/v/c.vmdk\" format=\"VMDK\" type=\"Immutable\"/>"
+               "<HardDisk uuid=\"{d}\" location=\"d.vhd\" format=\"VHD\"/></HardDisks>"
+               "<DVDImages><Image uuid=\"{i}\" location=\"/iso/x.iso\"/></DVDImages>"
+               "<FloppyImages><Image uuid=\"{f}\" location=\"/root/.profile\"/></FloppyImages>"
+               "</MediaRegistry><Snapshot><Hardware><CPU count=\"9\"/></Hardware></Snapshot>"
+               "<Hardware><CPU count=\"2\"><PAE enabled=\"true\"/></CPU><Memory RAMSize=\"1024\"/>"
+               "<Boot><Order position=\"1\" device=\"DVD\"/><Order device=\"HardDisk\"/>"
+               "<Order device=\"DVD\"/><Order device=\"Network\"/><Order device=\"None\"/></Boot>"
+               "<RTC localOrUTC=\"local\"/><Network><Adapter slot=\"0\"/></Network><Odd/>"
+               "<StorageControllers><StorageController name=\"SATA\" type=\"AHCI\">"
+               "<AttachedDevice type=\"HardDisk\" port=\"0\" device=\"0\"><Image uuid=\"{a}\"/>"
+               "</AttachedDevice><AttachedDevice type=\"HardDisk\" port=\"1\" device=\"0\">"
+               "<Image uuid=\"{b}\"/></AttachedDevice><AttachedDevice type=\"HardDisk\" port=\"2\" "
+               "device=\"0\"><Image uuid=\"{d}\"/></AttachedDevice><AttachedDevice type=\"DVD\" "
+               "port=\"3\" device=\"0\"/></StorageController><StorageController name=\"IDE\" "
+               "type=\"PIIX4\"><AttachedDevice type=\"DVD\" port=\"1\" device=\"0\"><Image "
+               "uuid=\"{i}\"/></AttachedDevice></StorageController><StorageController "
+               "name=\"N\" type=\"NVMe\"><AttachedDevice type=\"HardDisk\" port=\"0\" device=\"0\">"
+               "<Image uuid=\"{c}\"/></AttachedDevice></StorageController><StorageController "
+               "name=\"F\" type=\"I82078\"><AttachedDevice type=\"Floppy\" port=\"0\" device=\"0\">"
+               "<Image uuid=\"{f}\"/></AttachedDevice></StorageController></StorageControllers>"
+               "</Hardware>"),
+          "memory: 1G\ncpus: 2\nboot: [cdrom, disk]\ndisks:\n"
+          "  - file: \"web.vdi\"\n    bus: ahci\n    format: vdi\n"
+          "  - file: \"/v/c.vmdk\"\n    bus: nvme\n    format: vmdk\n"
+          "cdrom: \"/iso/x.iso\"\nclock: localtime\n");
+    assert_string_equal(m.title, "Web <1>");
+    assert_true(!m.overlay[0] && m.overlay[1]);
+    expect_note(&m.dropped, "SATA:1:0", "rests on a snapshot");
+    expect_note(&m.dropped, "SATA:2:0", "format VHD");
+    expect_note(&m.dropped, "SATA:3:0", "no medium");
+    expect_note(&m.dropped, "F:0:0", "would write to /root/.profile");
+    expect_note(&m.dropped, "Snapshot", "not taken over");
+    expect_note(&m.dropped, "Network", "no network card");
+    expect_note(&m.dropped, "Odd", "not known");
+    import_fini(&m);
+}
+
+static void vbox_refuses(void **state)
+{
+    static const char *const bad[][2] = {
+        {"", "line 1"},
+        {"<VirtualBox/>", "no Machine"},
+        {"<VirtualBox><Machine></VirtualBox>", "mismatched"},
+        {"<!DOCTYPE x [<!ENTITY e SYSTEM \"/etc/passwd\">]><VirtualBox><Machine name=\"&e;\"/>"
+         "</VirtualBox>",
+         "document type"},
+        {"<VirtualBox><Machine name=\"&e;\"/></VirtualBox>", "undefined entity"},
+    };
+    char deep[1000] = "";
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        refuse(import_vbox, bad[i][0], strlen(bad[i][0]), ERR_FORMAT, bad[i][1]);
+    for (unsigned i = 0; i < 200; i++)
+        strcat(deep, "<HD>");
+    refuse(import_vbox, deep, strlen(deep), ERR_FORMAT, "64 deep");
+}
+
 /* Notes are bounded, and what is in them is fit for a terminal. */
 static void notes(void **state)
 {
@@ -366,7 +438,8 @@ int main(void)
         cmocka_unit_test(vmx_drops),       cmocka_unit_test(vmx_encodings),
         cmocka_unit_test(vmx_many_drives), cmocka_unit_test(qemu_commands),
         cmocka_unit_test(qemu_sizes),      cmocka_unit_test(qemu_drops),
-        cmocka_unit_test(qemu_refuses),    cmocka_unit_test(notes),
+        cmocka_unit_test(qemu_refuses),    cmocka_unit_test(vbox_whole),
+        cmocka_unit_test(vbox_refuses),    cmocka_unit_test(notes),
         cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
