@@ -129,7 +129,7 @@ static void vmx_whole(void **state)
 
 static void vmx_refuses(void **state)
 {
-    char *large = malloc(IMPORT_MAX_TEXT + 1);
+    char *large = calloc(1, IMPORT_MAX_TEXT + 2);
     memset(large, '\n', IMPORT_MAX_TEXT + 1);
     refuse(import_vmx, "", 0, ERR_FORMAT, "not a .vmx file");
     refuse(import_vmx, "cpus: 2\n", 8, ERR_FORMAT, "not a .vmx file");
@@ -137,6 +137,7 @@ static void vmx_refuses(void **state)
     refuse(import_vmx, large, IMPORT_MAX_TEXT + 1, ERR_LIMIT, "larger than");
     for (size_t i = 0; i + 4 < IMPORT_MAX_TEXT; i += 4)
         memcpy(large + i, "a=1\n", 4);
+    large[IMPORT_MAX_TEXT - 4] = 0;
     refuse(import_vmx, large, IMPORT_MAX_TEXT - 4, ERR_LIMIT, "more than 4096 keys");
     free(large);
 }
@@ -322,6 +323,7 @@ static void qemu_refuses(void **state)
     refuse(import_qemu, "kvm \"x\\\"", 8, ERR_FORMAT, "no end");
     for (size_t i = 0; i < 8000; i += 2)
         memcpy(many + i, "a ", 2);
+    many[7999] = 0;
     refuse(import_qemu, many, 7999, ERR_LIMIT, "2048 words");
     free(many);
 }
