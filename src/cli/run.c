@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "catalog/layer.h"
 #include "catalog/lock.h"
 #include "cli/vms.h"
 #include "vmm/vmm.h"
@@ -20,6 +21,9 @@ static int take(struct held *h, struct vm *vm, struct error *e)
     if (s.run == VM_SUSPENDED)
         return error_set(e, ERR_STATE, "%s is suspended; `sosia start %s` lets it go on", vm->name,
                          vm->name);
+    int rc = vm_layers_check(vm, e);
+    if (rc)
+        return rc;
     h->lock = vm_lock_open(vm->dir, true, e);
     if (h->lock < 0)
         return h->lock;
