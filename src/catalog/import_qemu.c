@@ -431,11 +431,14 @@ int import_qemu(struct import *m, const char *text, size_t len, struct error *e)
     rc = words_split(copy, w, e);
     if (!rc)
         rc = take_words(q, w, e);
+    if (!rc)
+        qemu_finish_drives(q);
+    for (unsigned i = 0; i < q->nowned; i++)
+        free(q->owned[i]);
     if (rc)
         return rc;
     if (!m->spec.memory)
         m->spec.memory = DEFAULT_MEMORY;
-    qemu_finish_drives(q);
     if (!m->spec.kernel && (m->spec.initrd || m->spec.cmdline))
         import_drop(m, m->spec.initrd ? "-initrd" : "-append", "there is no -kernel");
     return m->nomem ? error_set(e, ERR_NOMEM, "out of memory") : 0;

@@ -39,6 +39,8 @@ struct qemu {
         const char *id, *kind;
     } controller[QEMU_DRIVES];
     unsigned ncontroller;
+    char *owned[2 * QEMU_DRIVES]; /* texts of arguments that were JSON */
+    unsigned nowned;
     bool q35, snapshot, serial; /* serial: it is said where that leads */
 };
 

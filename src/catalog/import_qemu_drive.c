@@ -50,14 +50,25 @@ void qemu_take_drive(struct qemu *q, const char *option, char *arg)
     qemu_drop_rest(q, option, &p);
 }
 
+/* The argument as a list of properties; NULL: told. libvirt writes JSON. */
+static char *plain_argument(struct qemu *q, const char *option, char *arg)
+{
+    if (arg[0] != '{')
+        return arg;
+    char *text = q->nowned < ARRAY_LEN(q->owned) ? props_from_json(arg) : NULL;
+    if (text)
+        q->owned[q->nowned++] = text;
+    else
+        import_drop(q->m, option, "%s: not JSON that could be read", arg);
+    return text;
+}
+
 void qemu_take_blockdev(struct qemu *q, const char *option, char *arg)
 {
     struct props p;
-    if (arg[0] == '{') {
-        import_drop(q->m, option, "%s: JSON is not read; write it as driver=...,node-name=...",
-                    arg);
+    arg = plain_argument(q, option, arg);
+    if (!arg)
         return;
-    }
     struct qemu_drive *d = qemu_add_drive(q, option);
     if (!d)
         return;
@@ -152,10 +163,9 @@ static bool on_ahci(const struct qemu *q, const char *bus)
 void qemu_take_device(struct qemu *q, const char *option, char *arg)
 {
     struct props p;
-    if (arg[0] == '{') {
-        import_drop(q->m, option, "%s: JSON is not read; write it as DRIVER,drive=...", arg);
+    arg = plain_argument(q, option, arg);
+    if (!arg)
         return;
-    }
     props_split(arg, "driver", &p);
     const char *driver = either(props_get(&p, "driver"), ""), *why = "there is no such device";
     if (take_controller(q, option, driver, &p))

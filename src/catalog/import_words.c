@@ -1,7 +1,12 @@
 /* import_words.c - see import_words.h. */
 #include "catalog/import_words.h"
 
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define JSON_DEPTH 4 /* QEMU's options are hardly deeper; what is gets lost as a whole */
 
 /* The text is read at `s` and written at `to`, which never overtakes it. */
 struct splitting {
@@ -157,4 +162,55 @@ bool props_on(struct props *p, const char *key)
     const char *value = props_get(p, key);
     return value &&
            (strcmp(value, "on") == 0 || strcmp(value, "yes") == 0 || strcmp(value, "true") == 0);
+}
+
+static void put_value(FILE *f, const char *value)
+{
+    for (; *value; value++) {
+        if (*value == ',')
+            fputc(',', f);
+        fputc(*value, f);
+    }
+    fputc(',', f);
+}
+
+static void put_object(FILE *f, json_t *object, const char *before, unsigned depth)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value)
+    {
+        char name[128];
+        int n = snprintf(name, sizeof name, "%s%s", before, key);
+        if (n <= 0 || n >= (int)sizeof name - 1 || strpbrk(name, "=,"))
+            continue; /* no name of a property */
+        if (json_is_object(value) && depth < JSON_DEPTH) {
+            strcat(name, ".");
+            put_object(f, value, name, depth + 1);
+        } else if (json_is_string(value)) {
+            fprintf(f, "%s=", name);
+            put_value(f, json_string_value(value));
+        } else if (json_is_integer(value)) {
+            fprintf(f, "%s=%lld,", name, (long long)json_integer_value(value));
+        } else if (json_is_boolean(value)) {
+            fprintf(f, "%s=%s,", name, json_is_true(value) ? "on" : "off");
+        }
+    }
+}
+
+char *props_from_json(const char *json)
+{
+    char *text = NULL;
+    size_t len;
+    json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
+    FILE *f = json_is_object(root) ? open_memstream(&text, &len) : NULL;
+    if (f) {
+        put_object(f, root, "", 1);
+        if (fclose(f) != 0) {
+            free(text);
+            text = NULL;
+        }
+    }
+    json_decref(root);
+    return text;
 }

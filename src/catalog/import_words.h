@@ -34,6 +34,9 @@ struct props {
 /* Splits in place at commas; ",," is a comma. `implied` is the key of a first item without one
  * (NULL: none has). A key without a value is "on". */
 void props_split(char *text, const char *implied, struct props *p);
+/* The same list from a JSON object, as text; what lies deeper is "file.filename=...". Allocated;
+ * NULL: it is no object, or there is no memory. */
+char *props_from_json(const char *json);
 /* The last value of a key, or NULL; it counts as used. */
 const char *props_get(struct props *p, const char *key);
 /* Whether a key is on. */

@@ -238,6 +238,15 @@ static const char *const commands[][2] = {
     {"-kernel k -initrd i --append 'a \"b\"'",
      "kernel: \"k\"\ninitrd: \"i\"\ncmdline: \"a \\\"b\\\"\"\n"},
     {"-initrd i", ""},
+    {"-blockdev "
+     "'{\"driver\":\"file\",\"filename\":\"/a,b\",\"node-name\":\"s\",\"discard\":\"unmap\"}' "
+     "-blockdev '{\"node-name\":\"f\",\"read-only\":true,\"driver\":\"qcow2\",\"file\":\"s\"}' "
+     "-device '{\"driver\":\"virtio-blk-pci\",\"bus\":\"pci.0\",\"drive\":\"f\",\"bootindex\":1}'",
+     "disks:\n  - file: \"/a,b\"\n    bus: virtio\n    readonly: true\n    format: qcow2\n"},
+    {"-blockdev "
+     "'{\"driver\":\"raw\",\"node-name\":\"f\",\"file\":{\"filename\":\"x\",\"driver\":\"file\"}}' "
+     "-device ide-hd,drive=f",
+     "disks:\n  - file: \"x\"\n    bus: ide\n    format: raw\n"},
     {"-serial file:s -nographic -rtc base=localtime", "serial:\n  file: \"s\"\nclock: localtime\n"},
     {"-nographic -serial none -serial stdio", "serial: none\n"},
     /* What is not known takes one word at most, and never an option. */
@@ -250,7 +259,7 @@ static void qemu_commands(void **state)
 {
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
         struct import m;
-        char text[400], spec[400];
+        char text[800], spec[400];
         snprintf(text, sizeof text, "sudo /usr/bin/qemu-system-x86_64 %s", commands[i][0]);
         snprintf(spec, sizeof spec, "memory: 128M\n%s", commands[i][1]);
         parse(import_qemu, &m, text, spec);
@@ -290,7 +299,8 @@ static void qemu_drops(void **state)
         {"-drive if=virtio,index=77", "-drive", "no place"},
         {"-device ide-hd,drive=gone", "ide-hd", "there is no drive gone"},
         {"-device pvpanic", "-device", "pvpanic: there is no such device"},
-        {"-blockdev '{\"driver\": \"file\"}'", "-blockdev", "JSON"},
+        {"-blockdev '{\"driver\": '", "-blockdev", "not JSON"},
+        {"-blockdev '{\"driver\": \"file\", \"filename\": \"a\"}'", "-blockdev", "no device"},
         {"-blockdev raw,node-name=a,file=b -blockdev raw,node-name=b,file=a -device nvme,drive=a",
          "-blockdev", "no image"},
         {"-smp 64", "-smp", "at most 32"},
