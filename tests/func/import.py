@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""import.py SOSIA - VMs made from what other programs call a VM: the spec, the disks, what is told."""
+"""import.py SOSIA - VMs made from what other programs call one: the spec, the disks, what is told."""
 
 import json
 import os
