@@ -169,13 +169,19 @@ static int save_state(struct taking *t, struct error *e)
     return vm_state_save(t->vm->dir, &t->state, false, e);
 }
 
+/* *spec: allocated. */
+static int plan(struct taking *t, char **spec, size_t *len, struct error *e)
+{
+    CLEANUP_FREE char *same = NULL;
+    int rc = vm_spec_text(t->vm, spec, len, e);
+    return rc ? rc : spec_edit_paths(VM_SPEC, *spec, plan_disk, t, &same, e);
+}
+
 static int take(struct taking *t, struct error *e)
 {
-    CLEANUP_FREE char *text = NULL, *same = NULL;
+    CLEANUP_FREE char *text = NULL;
     size_t len;
-    int rc = vm_spec_text(t->vm, &text, &len, e);
-    if (!rc)
-        rc = spec_edit_paths(VM_SPEC, text, plan_disk, t, &same, e);
+    int rc = plan(t, &text, &len, e);
     if (!rc)
         rc = fill_draft(t, text, len, e);
     for (size_t i = 0; i < t->snap.ndisk && !rc; i++) {
@@ -190,21 +196,14 @@ static int take(struct taking *t, struct error *e)
     return rc;
 }
 
-static int begin(struct taking *t, const char *name, enum snapshot_of of, struct error *e)
+static int begin(struct taking *t, const char *name, struct error *e)
 {
     struct stat st;
-    struct vm_status status;
     int rc = snapshot_check_name(name, e);
-    if (!rc)
-        rc = vm_need_stopped(t->vm, "snap take", e);
     if (!rc)
         rc = vm_layers_check(t->vm, e);
     if (rc)
         return rc;
-    vm_status_read(t->vm, &status);
-    t->snap.of = status.run != VM_SUSPENDED ? SNAPSHOT_STOPPED
-                 : of == SNAPSHOT_STOPPED   ? SNAPSHOT_SUSPENDED
-                                            : of;
     snprintf(t->snap.name, sizeof t->snap.name, "%s", name);
     t->snap.created = (int64_t)time(NULL);
     t->folder = store_folder(t->vm->dir, VM_SNAPSHOTS, true, e);
@@ -215,26 +214,51 @@ static int begin(struct taking *t, const char *name, enum snapshot_of of, struct
                          "%s has a snapshot \"%s\" already; choose another name, or `sosia snap rm "
                          "%s %s`",
                          t->vm->name, name, t->vm->name, name);
-    snapshot_sweep(t->vm, t->folder);
     rc = vm_snapshot_current(t->vm, t->snap.parent, e);
     return rc ? rc : vm_state_load(t->vm->dir, &t->state, e);
+}
+
+static void end(struct taking *t)
+{
+    if (t->dir >= 0)
+        close(t->dir);
+    if (t->folder >= 0)
+        close(t->folder);
+    free(t->push);
+    snapshot_fini(&t->snap);
+    vm_state_fini(&t->state);
+}
+
+int vm_snapshot_check(const struct vm *vm, const char *name, struct error *e)
+{
+    struct taking t = {.vm = vm, .folder = -1, .dir = -1};
+    CLEANUP_FREE char *text = NULL;
+    size_t len;
+    int rc = begin(&t, name, e);
+    if (!rc)
+        rc = plan(&t, &text, &len, e);
+    end(&t);
+    return rc;
 }
 
 int vm_snapshot_take(const struct vm *vm, const char *name, enum snapshot_of of, struct error *e)
 {
     struct taking t = {.vm = vm, .folder = -1, .dir = -1};
-    int rc = begin(&t, name, of, e);
+    struct vm_status status;
+    int rc = vm_need_stopped(vm, "snap take", e);
     if (!rc)
-        rc = take(&t, e);
-    if (rc && t.folder >= 0 && t.temp[0])
+        rc = begin(&t, name, e);
+    if (!rc) {
+        vm_status_read(vm, &status);
+        t.snap.of = status.run != VM_SUSPENDED ? SNAPSHOT_STOPPED
+                    : of == SNAPSHOT_STOPPED   ? SNAPSHOT_SUSPENDED
+                                               : of;
         snapshot_sweep(vm, t.folder);
-    if (t.dir >= 0)
-        close(t.dir);
-    if (t.folder >= 0)
-        close(t.folder);
-    free(t.push);
-    snapshot_fini(&t.snap);
-    vm_state_fini(&t.state);
+        rc = take(&t, e);
+        if (rc)
+            snapshot_sweep(vm, t.folder);
+    }
+    end(&t);
     return rc;
 }
 

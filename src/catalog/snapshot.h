@@ -59,6 +59,8 @@ int vm_snapshot_current(const struct vm *vm, char out[VM_NAME_MAX + 1], struct e
 /* The VM is stopped or suspended. `of`: what it was, if not what it is. ERR_STATE: there is one of
  * that name, or a disk that cannot be part of one; ERR_LIMIT: too many layers. */
 int vm_snapshot_take(const struct vm *vm, const char *name, enum snapshot_of of, struct error *e);
+/* Whether that can be done; the VM may run. */
+int vm_snapshot_check(const struct vm *vm, const char *name, struct error *e);
 /* The VM is not alive; it is stopped or suspended afterwards. What was not in a snapshot is lost.
  */
 int vm_snapshot_restore(const struct vm *vm, const char *name, struct error *e);

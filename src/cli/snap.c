@@ -1,7 +1,9 @@
 /* snap.c - `sosia snap`: its table of verbs; take, restore, rm. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/suggest.h"
 #include "catalog/launch.h"
@@ -59,25 +61,33 @@ static void hold_signals(bool hold)
         sigaction(signals[i], hold ? &deaf : &before[i], hold ? &before[i] : NULL);
 }
 
+/* A state fits the spec that the VM was started with only. */
+static int refuse_changed_spec(const struct vm *vm, const struct vm_status *s, struct error *e)
+{
+    struct stat st;
+    if (fstatat(vm->dir, VM_SPEC, &st, 0) < 0 || st.st_mtim.tv_sec <= s->started)
+        return 0;
+    return error_set(e, ERR_STATE,
+                     "%s was started before its spec was changed, and its state fits the old one; "
+                     "`sosia restart %s` first, or stop it",
+                     vm->name, vm->name);
+}
+
 /* The VM's process ends and another goes on with what it has left: between the two, the state and
  * the disks are of one instant and in nobody's hands. Whoever is killed there leaves a suspended
  * VM. */
 static int take_running(const struct snap_call *c, const char *name, struct error *e)
 {
     struct error other = {0};
-    struct snapshot there;
     struct vm_status s;
-    if (vm_snapshot_load(c->vm, name, &there, &other) == 0) { /* before the guest is disturbed */
-        snapshot_fini(&there);
-        return error_set(e, ERR_STATE, "%s has a snapshot \"%s\" already; choose another name",
-                         c->vm->name, name);
-    }
-    if (other.code == ERR_USAGE) {
-        *e = other;
-        return e->code;
-    }
+    vm_status_read(c->vm, &s);
+    int rc = vm_snapshot_check(c->vm, name, e); /* before the guest is disturbed */
+    if (!rc)
+        rc = refuse_changed_spec(c->vm, &s, e);
+    if (rc)
+        return rc;
     hold_signals(true);
-    int rc = life_suspend(c->vm, e);
+    rc = life_suspend(c->vm, e);
     if (!rc)
         rc = vm_snapshot_take(c->vm, name, SNAPSHOT_RUNNING, e);
     hold_signals(false);

@@ -175,6 +175,15 @@ def refusals(folder, prog):
         shutil.copy(layer, top / "own.qcow2")
         ok(prog, "create", "b", "--memory", "32M", "--disk", str(top / "own.qcow2"))
         error(prog, 4, "state", "snap", "take", "b")
+        ok(prog, "start", "b")
+        pid = get(prog, "info", "b")["pid"]
+        error(prog, 4, "state", "snap", "take", "b")
+        expect(get(prog, "info", "b")["pid"] == pid, "it was disturbed for nothing")
+        ok(prog, "start", "web")
+        ok(prog, "set", "web", "memory=64M")
+        os.utime(top / "vms/web/vm.yaml", (time.time() + 9, time.time() + 9))
+        expect("restart" in error(prog, 4, "state", "snap", "take", "web", "late"), "another spec")
+        expect(get(prog, "info", "web")["state"] == "running", "suspended for nothing")
 
 
 def clones(folder, prog):
