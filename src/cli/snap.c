@@ -154,9 +154,9 @@ static int restore(const struct snap_call *c, struct error *e)
         rc = vm_snapshot_restore(c->vm, c->pos[0], e);
     if (!rc && of == SNAPSHOT_RUNNING)
         rc = life_launch(c->vm, e);
-    static const char *const said[] = {"is what it is again, and stopped",
-                                       "is what it is again, and suspended",
-                                       "is what it is again, and it goes on from there"};
+    static const char *const said[] = {"is restored; the VM is stopped",
+                                       "is restored; the VM is suspended",
+                                       "is restored; the VM goes on from there"};
     return rc ? rc : done(c, c->pos[0], said[of], e);
 }
 
