@@ -239,15 +239,15 @@ def guest(folder, rounds):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("dir", nargs="?", default=ROOT / "build/bench")
+    parser.add_argument("dir", nargs="?", type=pathlib.Path, default=ROOT / "build/bench")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="new,images,guest")
     args = parser.parse_args()
     if not shutil.which("qemu-img") or not shutil.which("qemu-system-x86_64"):
         raise SystemExit("disk.py: QEMU is missing; scripts/setup.sh bench installs it")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; {args.rounds} rounds")
-    pathlib.Path(args.dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.dir, prefix="sosia-bench-") as folder:
+    args.dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.dir.resolve(), prefix="sosia-bench-") as folder:
         for part in args.only.split(","):
             {"new": new, "images": images, "guest": guest}[part](pathlib.Path(folder), args.rounds)
 
