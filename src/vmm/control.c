@@ -450,9 +450,12 @@ int control_open(struct control **out, struct vm *vm, int listener, int events, 
     return rc ? error_set(e, ERR_HOST, "the control socket: %s", uv_strerror(rc)) : 0;
 }
 
-static void on_listener_closed(uv_handle_t *h)
+/* Of the two handles in it. */
+static void on_part_closed(uv_handle_t *h)
 {
-    free(h->data);
+    struct control *c = h->data;
+    if (--c->closing == 0)
+        free(c);
 }
 
 void control_close(struct control *c)
@@ -462,6 +465,7 @@ void control_close(struct control *c)
     for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
         if (c->client[i])
             drop_client(c->client[i]);
-    uv_close((uv_handle_t *)&c->keys.timer, NULL);
-    uv_close((uv_handle_t *)&c->listener, on_listener_closed);
+    c->closing = 2;
+    uv_close((uv_handle_t *)&c->keys.timer, on_part_closed);
+    uv_close((uv_handle_t *)&c->listener, on_part_closed);
 }

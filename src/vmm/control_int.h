@@ -50,6 +50,7 @@ struct control {
     struct client *client[CONTROL_CLIENTS];
     struct client *typist; /* whose console input is on its way */
     struct control_keys keys;
+    unsigned closing; /* handles that are not closed yet */
 };
 
 struct client {
