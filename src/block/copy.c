@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "block/image.h"
 
 #define THREADS   4
 #define CHUNK     (2 * MIB) /* read at once */
@@ -193,4 +194,35 @@ int copy_run(const struct copy *c, struct error *e)
         return error_set(e, ERR_STATE, "images of the format %s cannot be compressed",
                          c->format ? c->format->name : c->to->ops->name);
     return run(&j, e);
+}
+
+static int fill(struct copy *c, const struct output *out, const struct image_create *with,
+                struct error *e)
+{
+    struct image_options o = {
+        .format = with->format->name, .allow_outside = with->allow_outside, .at = out->temp};
+    int rc = image_open(out->path, &o, &c->to, e);
+    if (rc)
+        return rc;
+    c->format = with->format;
+    rc = copy_run(c, e);
+    int flushed = rc ? 0 : node_flush(c->to);
+    if (flushed)
+        rc = error_errno(e, ERR_IO, -flushed, "%s: cannot be written", out->path);
+    node_close(c->to);
+    c->to = NULL;
+    return rc;
+}
+
+int copy_new(struct copy *c, const char *path, const struct image_create *with, struct error *e)
+{
+    struct output out;
+    int rc = image_create(&out, path, with, e);
+    if (rc)
+        return rc;
+    rc = fill(c, &out, with, e);
+    if (!rc)
+        return output_commit(&out, e);
+    output_abort(&out);
+    return rc;
 }

@@ -4,7 +4,7 @@
 #ifndef SOSIA_BLOCK_COPY_H
 #define SOSIA_BLOCK_COPY_H
 
-#include "block/format.h"
+#include "block/create.h"
 
 typedef bool block_progress(void *ctx, uint64_t done, uint64_t of); /* false: end now */
 
@@ -23,5 +23,8 @@ struct copy {
 /* Does not flush. ERR_IO: the message says whether reading or writing failed; ERR_STATE: ended by
  * `progress`, or the format cannot compress; ERR_NOMEM. */
 int copy_run(const struct copy *c, struct error *e);
+/* Into a new image at `path`, which is durable or not there; its size and format are `with`'s.
+ * Fills in c->to and c->format for the time of it. Errors of image_create() and copy_run(), too. */
+int copy_new(struct copy *c, const char *path, const struct image_create *with, struct error *e);
 
 #endif

@@ -130,12 +130,23 @@ static int find_snapped(const struct cloning *c, const char *inside, char **laye
     return error_set(e, ERR_DAMAGED, "the disk %s is not in the snapshot %s", inside, c->snap.name);
 }
 
+/* The disk of the clone: an overlay over a layer in its folder. */
+static int put_overlay(struct cloning *c, const char *inside, const char *layer, const char *format,
+                       struct error *e)
+{
+    CLEANUP_FREE char *mine = draft_path(c, inside);
+    int rc = mine ? layer_overlay(mine, layer, format, false, e) : no_memory(e);
+    if (!rc)
+        layer_note_top(&c->fresh, c->draft.dir, inside);
+    return rc;
+}
+
 static int link_snapped(struct cloning *c, const char *inside, struct error *e)
 {
     struct chain chain = {0};
-    CLEANUP_FREE char *layer = NULL, *mine = draft_path(c, inside);
+    CLEANUP_FREE char *layer = NULL;
     const char *format = NULL;
-    int rc = mine ? find_snapped(c, inside, &layer, &format, e) : no_memory(e);
+    int rc = find_snapped(c, inside, &layer, &format, e);
     if (!rc)
         rc = chain_load(&chain, layer, format, false, e);
     if (!rc)
@@ -143,9 +154,7 @@ static int link_snapped(struct cloning *c, const char *inside, struct error *e)
     for (unsigned i = 0; !rc && i < chain.n; i++)
         rc = share_layer(c, chain.link[i].path, e);
     if (!rc)
-        rc = layer_overlay(mine, layer, format, false, e);
-    if (!rc)
-        layer_note_top(&c->fresh, c->draft.dir, inside);
+        rc = put_overlay(c, inside, layer, format, e);
     chain_free(&chain);
     return rc;
 }
@@ -154,10 +163,8 @@ static int link_disk(struct cloning *c, const struct spec_path *p, const char *p
                      const char *inside, struct error *e)
 {
     struct chain chain;
-    CLEANUP_FREE char *layer = NULL, *mine = draft_path(c, inside);
+    CLEANUP_FREE char *layer = NULL;
     const char *format = NULL;
-    if (!mine)
-        return no_memory(e);
     if (p->format && strcmp(p->format, "auto") != 0 && strcmp(p->format, "qcow2") != 0)
         return error_set(e, ERR_STATE,
                          "disk %s: the spec says that it is %s, but an overlay is qcow2; leave the "
@@ -173,9 +180,7 @@ static int link_disk(struct cloning *c, const struct spec_path *p, const char *p
     for (unsigned i = 1; !rc && i < chain.n; i++)
         rc = share_layer(c, chain.link[i].path, e);
     if (!rc)
-        rc = layer_overlay(mine, layer, format, false, e);
-    if (!rc)
-        layer_note_top(&c->fresh, c->draft.dir, inside);
+        rc = put_overlay(c, inside, layer, format, e);
     chain_free(&chain);
     return rc;
 }
@@ -198,36 +203,13 @@ static int copy_file(struct cloning *c, const char *path, const char *inside, st
         return 0; /* named twice in the spec */
     if (to < 0)
         return error_file(e, errno, "%s: cannot write the copy", inside);
-    for (off_t left = st.st_size; left > 0;) {
-        ssize_t n = copy_file_range(from, NULL, to, NULL, (size_t)left, 0);
-        if (n <= 0)
-            return error_file(e, n < 0 ? errno : EIO, "%s: cannot write the copy", inside);
-        left -= n;
-    }
-    return fsync(to) < 0 ? error_file(e, errno, "%s: cannot write the copy", inside) : 0;
-}
-
-static int fill(struct cloning *c, struct node *from, const struct output *out,
-                const struct format *f, struct error *e)
-{
-    struct node *to = NULL;
-    struct image_options o = {.format = f->name, .at = out->temp};
-    int rc = image_open(out->path, &o, &to, e);
-    if (rc)
-        return rc;
-    struct copy copy = {.from = from, .to = to, .format = f, .progress = c->how->progress};
-    rc = copy_run(&copy, e);
-    if (!rc && node_flush(to))
-        rc = error_set(e, ERR_IO, "the copy cannot be written");
-    node_close(to);
-    return rc;
+    return store_copy(from, to, inside, e);
 }
 
 /* All that the disk reads as, in an image of its own. */
 static int copy_disk(struct cloning *c, const struct spec_path *p, const char *path,
                      const char *inside, struct error *e)
 {
-    struct output out;
     struct node *from = NULL;
     struct image_options o = {.format = p->format, .readonly = true, .allow_outside = true};
     CLEANUP_FREE char *mine = draft_path(c, inside);
@@ -240,14 +222,8 @@ static int copy_disk(struct cloning *c, const struct spec_path *p, const char *p
     if (!f || !f->create)
         f = format_find(p->format && strcmp(p->format, "raw") == 0 ? "raw" : "qcow2");
     struct image_create ic = {.format = f, .size = node_size(from)};
-    rc = image_create(&out, mine, &ic, e);
-    if (!rc) {
-        rc = fill(c, from, &out, f, e);
-        if (rc)
-            output_abort(&out);
-        else
-            rc = output_commit(&out, e);
-    }
+    struct copy copy = {.from = from, .progress = c->how->progress};
+    rc = copy_new(&copy, mine, &ic, e);
     node_close(from);
     return rc;
 }

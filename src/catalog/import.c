@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "catalog/import.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -377,4 +378,14 @@ void import_name(const char *title, char out[IMPORT_NAME])
     while (n && !is_alnum(out[n - 1]))
         n--;
     out[n] = 0;
+}
+
+bool import_number(const char *text, uint64_t *n)
+{
+    char *end;
+    if (!text || text[0] < '0' || text[0] > '9')
+        return false;
+    errno = 0;
+    *n = strtoull(text, &end, 10);
+    return !*end && !errno;
 }

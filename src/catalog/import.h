@@ -35,6 +35,9 @@ struct import {
     bool nomem;  /* a note or a text is missing for want of memory */
 };
 
+/* A number of digits alone; NULL: it is none. */
+bool import_number(const char *text, uint64_t *n);
+
 /* Parsers. `text` is NUL-terminated behind `len` bytes. The caller calls import_fini() in any case.
  * ERR_FORMAT: it is no such description; ERR_LIMIT: larger than IMPORT_MAX_TEXT; ERR_NOMEM. */
 int import_vmx(struct import *m, const char *text, size_t len, struct error *e);

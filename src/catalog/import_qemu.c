@@ -30,16 +30,6 @@ void qemu_drop_rest(struct qemu *q, const char *of, const struct props *p)
         import_drop(q->m, of, "more than %u properties", PROPS_MAX);
 }
 
-static bool number(const char *text, uint64_t *n)
-{
-    char *end;
-    if (text[0] < '0' || text[0] > '9')
-        return false;
-    errno = 0;
-    *n = strtoull(text, &end, 10);
-    return !*end && !errno;
-}
-
 static void take_memory(struct qemu *q, const char *option, char *arg)
 {
     struct props p;
@@ -70,7 +60,7 @@ static void take_cpus(struct qemu *q, const char *option, char *arg)
     props_split(arg, "cpus", &p);
     const char *cpus = props_get(&p, "cpus");
     if (cpus) {
-        if (number(cpus, &n))
+        if (import_number(cpus, &n))
             import_cpus(q->m, option, n);
         else
             import_drop(q->m, option, "%s is no number", cpus);
@@ -79,7 +69,7 @@ static void take_cpus(struct qemu *q, const char *option, char *arg)
     }
     for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
         const char *part = props_get(&p, parts[i]);
-        if (part && number(part, &n))
+        if (part && import_number(part, &n))
             all *= min_u64(n, 1000);
     }
     import_cpus(q->m, option, all);

@@ -57,16 +57,6 @@ static const char *attribute(const char **a, const char *name)
     return "";
 }
 
-static bool number(const char *text, uint64_t *n)
-{
-    char *end;
-    if (text[0] < '0' || text[0] > '9')
-        return false;
-    errno = 0;
-    *n = strtoull(text, &end, 10);
-    return !*end && !errno;
-}
-
 /* ---- elements ---- */
 
 static void take_machine(struct vbox *v, const char **a)
@@ -81,7 +71,7 @@ static void take_memory(struct vbox *v, const char **a)
 {
     uint64_t n;
     const char *size = attribute(a, "RAMSize");
-    if (number(size, &n))
+    if (import_number(size, &n))
         import_memory(v->m, "Memory", n > UINT64_MAX / MIB ? UINT64_MAX : n * MIB);
     else
         import_drop(v->m, "Memory", "RAMSize is not a number of MiB: %s", size);
@@ -91,7 +81,7 @@ static void take_cpu(struct vbox *v, const char **a)
 {
     uint64_t n;
     const char *count = attribute(a, "count");
-    if (number(count, &n))
+    if (import_number(count, &n))
         import_cpus(v->m, "CPU", n);
     else if (count[0])
         import_drop(v->m, "CPU", "count is not a number: %s", count);

@@ -301,16 +301,6 @@ static void take_floppy(struct vmx *v)
 
 /* ---- the rest ---- */
 
-static bool number(const char *value, uint64_t *n)
-{
-    char *end;
-    if (!value || value[0] < '0' || value[0] > '9')
-        return false;
-    errno = 0;
-    *n = strtoull(value, &end, 10);
-    return !*end && !errno;
-}
-
 static void take_board(struct vmx *v)
 {
     struct import *m = v->m;
@@ -319,11 +309,11 @@ static void take_board(struct vmx *v)
     uint64_t n;
     if (title)
         import_text(m, "displayName", "name", title, 1000, &m->title);
-    if (memory && number(memory, &n))
+    if (memory && import_number(memory, &n))
         import_memory(m, "memsize", n > UINT64_MAX / MIB ? UINT64_MAX : n * MIB);
     else if (memory)
         import_drop(m, "memsize", "not a number of MiB: %s", memory);
-    if (cpus && number(cpus, &n))
+    if (cpus && import_number(cpus, &n))
         import_cpus(m, "numvcpus", n);
     else if (cpus)
         import_drop(m, "numvcpus", "not a number: %s", cpus);

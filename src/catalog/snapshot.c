@@ -30,20 +30,6 @@ static int no_memory(struct error *e)
 
 /* ---- the state of a suspended VM ---- */
 
-static int copy_bytes(int from, int to, const char *name, struct error *e)
-{
-    struct stat st;
-    if (fstat(from, &st) < 0)
-        return error_file(e, errno, "%s: cannot read it", name);
-    for (off_t left = st.st_size; left > 0;) {
-        ssize_t n = copy_file_range(from, NULL, to, NULL, (size_t)left, 0);
-        if (n <= 0)
-            return error_file(e, n < 0 ? errno : EIO, "%s: cannot write the copy", name);
-        left -= n;
-    }
-    return fsync(to) < 0 ? error_file(e, errno, "%s: cannot write the copy", name) : 0;
-}
-
 /* No link: the VMM writes the next state into the file that it finds. */
 static int copy_state(int from_dir, const char *from, int to_dir, const char *to, struct error *e)
 {
@@ -55,7 +41,7 @@ static int copy_state(int from_dir, const char *from, int to_dir, const char *to
         openat(to_dir, COPY_TEMP, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0)
         return error_file(e, errno, "%s: cannot write the copy", to);
-    int rc = copy_bytes(in, out, from, e);
+    int rc = store_copy(in, out, from, e);
     if (!rc && renameat(to_dir, COPY_TEMP, to_dir, to) < 0)
         rc = error_file(e, errno, "%s: cannot write the copy", to);
     if (rc)

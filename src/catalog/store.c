@@ -170,3 +170,17 @@ int store_rename(int from_dir, const char *from, int to_dir, const char *to, str
     int rc = store_sync(to_dir, e);
     return rc == 0 && from_dir != to_dir ? store_sync(from_dir, e) : rc;
 }
+
+int store_copy(int from, int to, const char *name, struct error *e)
+{
+    struct stat st;
+    if (fstat(from, &st) < 0)
+        return error_file(e, errno, "%s: cannot read it", name);
+    for (off_t left = st.st_size; left > 0;) {
+        ssize_t n = copy_file_range(from, NULL, to, NULL, (size_t)left, 0);
+        if (n <= 0)
+            return error_file(e, n < 0 ? errno : EIO, "%s: cannot write the copy", name);
+        left -= n;
+    }
+    return fsync(to) < 0 ? error_file(e, errno, "%s: cannot write the copy", name) : 0;
+}

@@ -22,6 +22,8 @@ int store_read(int dir, const char *name, size_t max, char **text, size_t *len, 
 int store_write(int dir, const char *name, const char *text, size_t len, struct error *e);
 /* A new file in a folder that nobody reads yet: written in place, durable. */
 int store_write_new(int dir, const char *name, const char *text, size_t len, struct error *e);
+/* All of an open file into another, durable; `name` is for messages. */
+int store_copy(int from, int to, const char *name, struct error *e);
 int store_sync(int dir, struct error *e);
 /* Opens a folder, which is made if need be. Returns a descriptor. */
 int store_folder(int dir, const char *name, bool make, struct error *e);

@@ -19,47 +19,19 @@ static int refuse_used(const char *path, struct error *e)
     return 0;
 }
 
-static int copy_into(const struct disk_args *a, struct node *from, const char *temp,
-                     const struct format *f, struct error *e)
-{
-    struct node *to = NULL;
-    struct image_options o = {
-        .format = f->name, .allow_outside = a->given[DISK_ANYWHERE], .at = temp};
-    int rc = image_open(a->path[1], &o, &to, e);
-    if (rc)
-        return rc;
-    struct copy c = {.from = from,
-                     .to = to,
-                     .compress = a->given[DISK_COMPRESS],
-                     .format = f,
-                     .progress = disk_progress};
-    rc = copy_run(&c, e);
-    int flushed = rc ? 0 : node_flush(to);
-    disk_progress_end();
-    if (flushed)
-        rc = error_errno(e, ERR_IO, -flushed, "%s: cannot be written", a->path[1]);
-    node_close(to);
-    return rc;
-}
-
 static int convert(const struct disk_args *a, struct node *from, const struct format *f,
                    struct error *e)
 {
-    struct output out;
-    struct image_create c = {.format = f,
-                             .size = node_size(from),
-                             .replace = a->given[DISK_REPLACE],
-                             .option = a->option,
-                             .noptions = a->noptions};
+    struct image_create with = {.format = f,
+                                .size = node_size(from),
+                                .allow_outside = a->given[DISK_ANYWHERE],
+                                .replace = a->given[DISK_REPLACE],
+                                .option = a->option,
+                                .noptions = a->noptions};
+    struct copy c = {.from = from, .compress = a->given[DISK_COMPRESS], .progress = disk_progress};
     disk_progress_begin(); /* from here on there is something to remove */
-    int rc = image_create(&out, a->path[1], &c, e);
-    if (rc)
-        return rc;
-    rc = copy_into(a, from, out.temp, f, e);
-    if (rc)
-        output_abort(&out);
-    else
-        rc = output_commit(&out, e);
+    int rc = copy_new(&c, a->path[1], &with, e);
+    disk_progress_end();
     return rc;
 }
 

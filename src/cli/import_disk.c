@@ -97,40 +97,16 @@ int import_plan(struct import_plan *p, struct import *m, const char *base, struc
     return rc;
 }
 
-static int fill(struct node *from, const struct output *out, struct error *e)
-{
-    struct node *to = NULL;
-    struct image_options o = {.format = "qcow2", .at = out->temp};
-    int rc = image_open(out->path, &o, &to, e);
-    if (rc)
-        return rc;
-    struct copy c = {
-        .from = from, .to = to, .format = format_find("qcow2"), .progress = disk_progress};
-    rc = copy_run(&c, e);
-    int flushed = rc ? 0 : node_flush(to);
-    if (flushed)
-        rc = error_errno(e, ERR_IO, -flushed, "%s: cannot be written", out->path);
-    node_close(to);
-    return rc;
-}
-
 static int copy_image(const struct import_step *s, const char *path, struct error *e)
 {
-    struct output out;
     struct node *from = NULL;
     struct image_options o = {.format = s->format, .readonly = true};
     int rc = image_open(s->from, &o, &from, e);
     if (rc)
         return rc;
-    struct image_create c = {.format = format_find("qcow2"), .size = node_size(from)};
-    rc = image_create(&out, path, &c, e);
-    if (!rc) {
-        rc = fill(from, &out, e);
-        if (rc)
-            output_abort(&out);
-        else
-            rc = output_commit(&out, e);
-    }
+    struct image_create with = {.format = format_find("qcow2"), .size = node_size(from)};
+    struct copy c = {.from = from, .progress = disk_progress};
+    rc = copy_new(&c, path, &with, e);
     node_close(from);
     return rc;
 }

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/endian.h"
 #include "base/suggest.h"
+#include "isa/x86/mmu.h"
 #include "vmm/control_int.h"
 
 #define MAX_LINES  4000u
@@ -66,14 +67,6 @@ static void info_registers(struct printer *p)
 
 /* ---- page tables (SDM 4.3 to 4.5) ---- */
 
-#define PTE_P    0x1ull
-#define PTE_W    0x2ull
-#define PTE_U    0x4ull
-#define PTE_A    0x20ull
-#define PTE_D    0x40ull
-#define PTE_PS   0x80ull
-#define PTE_G    0x100ull
-#define PTE_NX   (1ull << 63)
 #define PTE_PHYS 0x000ffffffffff000ull
 
 typedef void leaf_fn(struct printer *p, gva_t lin, uint64_t size, uint64_t pte, uint64_t rights);

@@ -407,15 +407,6 @@ static bool still_crosses(struct x86_cpu *c, const struct jit_tb *tb, gva_t lin)
     return x86_code_locate(c, lin2, &roff2, &gpa) && roff2 == tb->roff2;
 }
 
-/* Is the page of code global? Not, to be on the safe side, if it is not in the TLB. */
-static bool is_global(struct x86_cpu *c, gva_t lin)
-{
-    unsigned mmu = c->cpl == 3 ? X86_MMU_USER : X86_MMU_KERNEL;
-    const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
-    return e->xtag == x86_tlb_tag(c, lin, 1, mmu) &&
-           c->tlb.flags[mmu][0][(lin >> 12) & (X86_TLB_SIZE - 1)] & X86_TLBF_GLOBAL;
-}
-
 struct jit_tb *jit_find(struct x86_cpu *c, unsigned single)
 {
     struct jit *j = c->jit;
@@ -426,7 +417,7 @@ struct jit_tb *jit_find(struct x86_cpu *c, unsigned single)
     gva_t lin = c->code_size == 64 ? rip : (uint32_t)(c->s.seg[X86_CS].base + rip);
     if (UNLIKELY(!x86_code_locate(c, lin, &roff, &gpa)))
         return NULL;
-    bool global = is_global(c, lin);
+    bool global = x86_exec_is_global(c, lin);
     jit_mode_update(c);
     j->stat.lookups++;
     unsigned mode = global ? j->cur_mode_global : j->cur_mode;

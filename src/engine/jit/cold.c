@@ -27,14 +27,8 @@ struct jit_insn *tr_insn(struct tr *t)
 {
     if (t->ji)
         return t->ji;
-    t->ji = jit_data_alloc(t->j, sizeof *t->ji);
-    if (!t->ji) {
-        t->failed = true;
-        return NULL;
-    }
-    t->ji->i = t->s->i;
-    t->ji->tb = t->tb;
-    t->ji->x87 = tr_touches_x87(t->s);
+    t->ji = jit_insn_new(t->j, t->tb, t->s);
+    t->failed |= !t->ji;
     return t->ji;
 }
 

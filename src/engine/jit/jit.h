@@ -331,6 +331,8 @@ struct opnd jit_jump_host(void);
 
 /* ---- site.c ---- */
 #define JIT_TB_LEAST 32u /* bytes of host code */
+/* NULL: no memory. */
+struct jit_insn *jit_insn_new(struct jit *j, struct jit_tb *tb, const struct jit_src *s);
 size_t jit_order_bytes(const struct jit *j);
 /* A translation has been written. */
 void jit_order_add(struct jit *j, const struct jit_tb *tb);

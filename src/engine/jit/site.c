@@ -60,21 +60,27 @@ static uint64_t rip_of(const struct x86_cpu *c, const struct jit_tb *tb, const s
     return (c->jit_page + tb->rip + s->off) & c->ip_mask;
 }
 
+struct jit_insn *jit_insn_new(struct jit *j, struct jit_tb *tb, const struct jit_src *s)
+{
+    struct jit_insn *ji = jit_data_alloc(j, sizeof *ji);
+    if (ji)
+        *ji = (struct jit_insn){.i = s->i, .tb = tb, .x87 = tr_touches_x87(s)};
+    return ji;
+}
+
 /* NULL: no memory. */
 static struct jit_insn *insn_of(struct x86_cpu *c, struct jit_tb *tb, struct jit_site *s)
 {
     struct jit *j = c->jit;
     if (s->insn)
         return (struct jit_insn *)(j->data + s->insn);
-    struct jit_insn *ji = x86_native_full(c) ? NULL : jit_data_alloc(j, sizeof *ji);
-    if (!ji)
+    if (x86_native_full(c))
         return NULL;
     struct jit_src src;
     jit_decode(c, c->ram->host + tb->roff + s->off, (unsigned)(tb->len - s->off), s->off, &src);
-    ji->i = src.i;
-    ji->tb = tb;
-    ji->x87 = tr_touches_x87(&src);
-    s->insn = jit_data_off(j, ji);
+    struct jit_insn *ji = jit_insn_new(j, tb, &src);
+    if (ji)
+        s->insn = jit_data_off(j, ji);
     return ji;
 }
 

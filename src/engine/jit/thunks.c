@@ -508,7 +508,12 @@ static void site(struct maker *m, uintptr_t fn)
     asm_jmp_opnd(b, OP_GS(G_OFF(jit_tmp)));
 }
 
-static const uint8_t *at(struct maker *m);
+static const uint8_t *at(struct maker *m)
+{
+    while ((m->b.p - m->b.start) % 16)
+        asm_u8(&m->b, 0xcc);
+    return jit_rx(m->j, m->b.p);
+}
 
 static void make_checks(struct maker *m)
 {
@@ -559,13 +564,6 @@ static void raced(struct maker *m)
     asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8);
     move_gprs(b, false);
     asm_u8(b, 0xc3);
-}
-
-static const uint8_t *at(struct maker *m)
-{
-    while ((m->b.p - m->b.start) % 16)
-        asm_u8(&m->b, 0xcc);
-    return jit_rx(m->j, m->b.p);
 }
 
 bool jit_thunks_make(struct x86_cpu *c)

@@ -321,6 +321,8 @@ void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid);
 /* Equal values: the linear addresses of executable pages that x86_exec_note() was told of (global
  * ones, or the others of the present PCID) lead where they led. Never 0. */
 uint64_t x86_exec_gen(struct x86_cpu *c, bool global);
+/* Is the page of code global? Not, to be on the safe side, if it is not in the TLB. */
+bool x86_exec_is_global(struct x86_cpu *c, gva_t lin);
 /* Code is executed at `lin`, which x86_exec_gen() has been asked about since the last flush. */
 void x86_exec_note(struct x86_cpu *c, gva_t lin);
 /* The TLB was told to forget: everything, a PCID, all PCIDs, a page. */

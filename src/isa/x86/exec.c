@@ -67,28 +67,47 @@ static uint16_t *find(struct x86_exec_set *s, const struct x86_exec_page *p)
     }
 }
 
+/* The TLB's entry for code at this address, and X86_TLBF_* of it; NULL: it has none. */
+static const struct x86_tlbe *entry_of(struct x86_cpu *c, gva_t lin, unsigned *flags)
+{
+    unsigned mmu = c->cpl == 3 ? X86_MMU_USER : X86_MMU_KERNEL;
+    const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
+    *flags = c->tlb.flags[mmu][0][(lin >> 12) & (X86_TLB_SIZE - 1)];
+    return e->xtag == x86_tlb_tag(c, lin, 1, mmu) ? e : NULL;
+}
+
+bool x86_exec_is_global(struct x86_cpu *c, gva_t lin)
+{
+    unsigned flags;
+    return entry_of(c, lin, &flags) && (flags & X86_TLBF_GLOBAL);
+}
+
 void x86_exec_note(struct x86_cpu *c, gva_t lin)
 {
     struct x86_exec *x = &c->tlb.exec;
-    bool user = c->cpl == 3;
-    unsigned mmu = user ? X86_MMU_USER : X86_MMU_KERNEL;
-    const struct x86_tlbe *e = x86_tlb_entry(c, lin, mmu);
-    unsigned flags = c->tlb.flags[mmu][0][(lin >> 12) & (X86_TLB_SIZE - 1)];
-    bool known = e->xtag == x86_tlb_tag(c, lin, 1, mmu);
-    bool large = !known || (flags & X86_TLBF_LARGE), global = known && (flags & X86_TLBF_GLOBAL);
+    unsigned flags;
+    const struct x86_tlbe *e = entry_of(c, lin, &flags);
+    bool large = !e || (flags & X86_TLBF_LARGE), global = e && (flags & X86_TLBF_GLOBAL);
     x86_filter_add(x->pages[global], X86_EXEC_FILTER, lin >> 12);
     if (large)
         x86_filter_add(x->large, X86_LARGE_FILTER, lin >> 30);
     struct x86_exec_set *s = global ? &x->global : set_of(c, c->pcid);
     if (s->full)
         return;
-    gva_t base = lin & ~(large ? (gva_t)LARGE_MASK : (gva_t)PAGE_SIZE - 1);
-    uint64_t host = (uint64_t)(e->addend + base - (uintptr_t)c->ram->host);
-    struct x86_exec_page p = {.lin = base, .roff = host, .large = large, .user = user};
-    uint16_t *h = known ? find(s, &p) : NULL;
-    if (!known || (!*h && s->n == X86_EXEC_PAGES)) {
+    if (!e) {
         s->full = true;
-    } else if (!*h) {
+        return;
+    }
+    gva_t base = lin & ~(large ? (gva_t)LARGE_MASK : (gva_t)PAGE_SIZE - 1);
+    struct x86_exec_page p = {.lin = base,
+                              .roff = e->addend + base - (uintptr_t)c->ram->host,
+                              .large = large,
+                              .user = c->cpl == 3};
+    uint16_t *h = find(s, &p);
+    if (*h)
+        return;
+    s->full = s->n == X86_EXEC_PAGES;
+    if (!s->full) {
         s->page[s->n++] = p;
         *h = (uint16_t)s->n;
     }

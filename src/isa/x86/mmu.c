@@ -10,15 +10,6 @@
 
 #include "isa/x86/access.h"
 
-#define PTE_P  0x1ull
-#define PTE_W  0x2ull
-#define PTE_U  0x4ull
-#define PTE_A  0x20ull
-#define PTE_D  0x40ull
-#define PTE_PS 0x80ull
-#define PTE_G  0x100ull
-#define PTE_NX (1ull << 63)
-
 #define PHYS_MASK ((1ull << X86_PHYS_BITS) - 1)
 #define PTE_ADDR  (PHYS_MASK & X86_PAGE_MASK)
 /* Address bits above the physical width are reserved; bits 52..62 are ignored (SDM 4.5). */
@@ -412,6 +403,16 @@ static bool tables_in_ram(const struct slot *s, int n)
     return true;
 }
 
+/* A walk that changes nothing, and finds what permits the access without asking a device. */
+static bool walk_ram(struct x86_cpu *c, gva_t lin, enum x86_access acc, enum x86_mmu mmu,
+                     struct walk *w, struct slot *s, int *n)
+{
+    c->no_device = true;
+    enum walk_result r = walk(c, lin, w, s, n);
+    c->no_device = false;
+    return r == WALK_OK && tables_in_ram(s, *n) && permitted(c, w, acc, mmu);
+}
+
 bool x86_tlb_refill(struct x86_cpu *c, gva_t addr, bool write, unsigned mmu)
 {
     struct walk w;
@@ -422,10 +423,7 @@ bool x86_tlb_refill(struct x86_cpu *c, gva_t addr, bool write, unsigned mmu)
     if (!(c->s.cr0 & X86_CR0_PG) || mmu == X86_MMU_ALIGN || c->watch_data ||
         (c->long_active && !x86_canonical(addr)))
         return false;
-    c->no_device = true;
-    enum walk_result r = walk(c, addr, &w, s, &n);
-    c->no_device = false;
-    if (r != WALK_OK || !tables_in_ram(s, n) || !permitted(c, &w, acc, mmu))
+    if (!walk_ram(c, addr, acc, mmu, &w, s, &n))
         return false;
     for (int k = 0; k < n; k++)
         if (!slot_set(&s[k], PTE_A | (k == n - 1 && write ? PTE_D : 0)))
@@ -448,10 +446,7 @@ bool x86_walk_fetch(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, uint64_t *ro
     int n;
     if (!(c->s.cr0 & X86_CR0_PG))
         return false;
-    c->no_device = true;
-    enum walk_result r = walk(c, lin, &w, s, &n);
-    c->no_device = false;
-    if (r != WALK_OK || !tables_in_ram(s, n) || !permitted(c, &w, X86_FETCH, mmu))
+    if (!walk_ram(c, lin, X86_FETCH, mmu, &w, s, &n))
         return false;
     for (int k = 0; k < n; k++)
         if (slot_lacks(&s[k], PTE_A))

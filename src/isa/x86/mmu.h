@@ -6,6 +6,16 @@
 
 #include "isa/x86/cpu.h"
 
+/* Bits of an entry of the paging structures (SDM 4.3 to 4.5). */
+#define PTE_P  0x1ull
+#define PTE_W  0x2ull
+#define PTE_U  0x4ull
+#define PTE_A  0x20ull
+#define PTE_D  0x40ull
+#define PTE_PS 0x80ull
+#define PTE_G  0x100ull
+#define PTE_NX (1ull << 63)
+
 struct x86_xlat {
     gpa_t gpa;
     bool ram;      /* the whole page is RAM or ROM; roff and writable are valid */
