@@ -17,6 +17,7 @@ flags='-fsanitize=fuzzer-no-link'
 [ -f $build/build.ninja ] ||
     CC=${CC:-clang} meson setup $build -Db_sanitize=address,undefined -Db_lundef=false \
         -Dc_args="$flags" -Doptimization=1 >/dev/null
+ninja -C $build build.ninja >/dev/null # targets that are new
 targets=$*
 [ -n "$targets" ] || targets=$(sed -n "s/^  '\([a-z0-9_]*\)',$/\1/p" tests/fuzz/meson.build)
 
@@ -30,9 +31,9 @@ for t in $targets; do
     "$build/tests/fuzz/fuzz_$t" -d "$build/corpus/$t" "tests/fuzz/corpus/$t" >/dev/null
     "${CC:-clang}" -fsanitize=fuzzer,address,undefined -o "$build/libfuzzer_$t" \
         "$build/tests/fuzz/fuzz_$t.p/fuzz_$t.c.o" $build/tests/fuzz/libfuzz_common.a \
-        $build/libsosia.a -lZydis -lZycore -lm -lyaml -ljansson -luv -lnbd -liscsi -lseccomp -luring -lz -lzstd -lpthread
+        $build/libsosia.a -lZydis -lZycore -lm -lyaml -lexpat -ljansson -luv -lnbd -liscsi -lseccomp -luring -lz -lzstd -lpthread
     echo "=== $t: $seconds s"
-    if ! "$build/libfuzzer_$t" -max_total_time="$seconds" -max_len=1024 -len_control=20 -timeout=10 \
+    if ! "$build/libfuzzer_$t" -max_total_time="$seconds" -max_len=4096 -len_control=20 -timeout=10 \
         -rss_limit_mb=4096 -artifact_prefix="$build/findings/$t-" -print_final_stats=1 \
         "$build/corpus/$t" >"$build/$t.log" 2>&1; then
         failed="$failed $t"
