@@ -123,11 +123,17 @@ int cli_edit(const struct cli_args *a, struct error *e)
     struct vm vm;
     CLEANUP_FREE char *text = NULL;
     size_t len;
-    char path[] = "/tmp/sosia-edit-XXXXXX.yaml";
+    const char *folder = getenv("TMPDIR");
+    CLEANUP_FREE char *path = NULL;
     int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
     if (rc)
         return rc;
     rc = vm_spec_text(&vm, &text, &len, e);
+    if (!rc &&
+        asprintf(&path, "%s/sosia-edit-XXXXXX.yaml", folder && folder[0] ? folder : "/tmp") < 0) {
+        path = NULL;
+        rc = error_set(e, ERR_NOMEM, "out of memory");
+    }
     int fd = rc ? -1 : mkostemps(path, 5, O_CLOEXEC);
     if (!rc && (fd < 0 || write(fd, text, len) != (ssize_t)len))
         rc = error_file(e, errno, "%s: cannot write it", path);
