@@ -20,6 +20,25 @@ int error_set(struct error *e, int code, const char *fmt, ...)
     return code;
 }
 
+/* What the user can do, where the system's words do not tell. */
+static const char *advice(int errnum)
+{
+    switch (errnum) {
+    case ENOSPC:
+        return "; make room there, and try again";
+    case EDQUOT:
+        return "; make room within your quota, and try again";
+    case EFBIG:
+        return "; `ulimit -f`, or what the file system can hold, is the limit";
+    case EROFS:
+        return "; mount it writable, or use another folder";
+    case EACCES:
+        return "; it is another user's, or its mode forbids it";
+    default:
+        return "";
+    }
+}
+
 int error_errno(struct error *e, int code, int errnum, const char *fmt, ...)
 {
     if (!e)
@@ -31,7 +50,7 @@ int error_errno(struct error *e, int code, int errnum, const char *fmt, ...)
     int n = vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof e->msg)
-        snprintf(e->msg + n, sizeof e->msg - (size_t)n, ": %s", strerror(errnum));
+        snprintf(e->msg + n, sizeof e->msg - (size_t)n, ": %s%s", strerror(errnum), advice(errnum));
     return code;
 }
 

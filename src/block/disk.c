@@ -62,12 +62,32 @@ static void disk_submit(struct blk *b, struct blk_req *req)
     pthread_mutex_unlock(&d->lock);
 }
 
+/* The guest is told by its device, the user by the log: once, as the guest will try again and
+ * again. What it asks for wrongly is its own affair. */
+static void tell_failure(struct disk *d, const struct blk_req *req)
+{
+    static const char *const verbs[] = {[BLK_READ] = "read",
+                                        [BLK_WRITE] = "write",
+                                        [BLK_FLUSH] = "flush",
+                                        [BLK_DISCARD] = "discard",
+                                        [BLK_WRITE_ZEROES] = "write of zeroes"};
+    int result = req->note.result;
+    if (d->told || result == -EINVAL || result == -EROFS)
+        return;
+    d->told = true;
+    log_error("%s: a %s fails: %s; the guest is told, and goes on", d->name, verbs[req->op],
+              strerror(-result));
+}
+
 /* Calls done() for all of the list, with the device lock held. */
 static void finish_locked(struct disk *d, struct req_list *list)
 {
     unsigned n = 0;
-    for (struct blk_req *req; (req = req_pop(list)); n++)
+    for (struct blk_req *req; (req = req_pop(list)); n++) {
+        if (req->note.result < 0)
+            tell_failure(d, req);
         req->done(req, req->note.result);
+    }
     pthread_mutex_lock(&d->lock);
     d->inflight -= n;
     if (d->inflight == d->nheld)
@@ -205,6 +225,7 @@ int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *d
     *d =
         (struct disk){.blk = {.drv = &disk_driver, .size = size_of(top), .readonly = top->readonly},
                       .top = top,
+                      .name = o->name ? o->name : "a disk",
                       .granule = granule > 1 && !(granule & (granule - 1)) ? granule : 1,
                       .dev_lock = dev_lock,
                       .max_workers = DISK_WORKERS};

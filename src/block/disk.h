@@ -17,6 +17,7 @@ enum disk_io {
 
 struct disk_options {
     enum disk_io io;
+    const char *name; /* for the log, as long as the disk is open; NULL: "a disk" */
 };
 
 /* Takes over `top` when it succeeds. `dev_lock` is taken around each `done`. ERR_NOMEM, ERR_HOST.

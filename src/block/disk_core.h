@@ -44,6 +44,8 @@ struct req_list { /* linked by `next`, in order */
 struct disk {
     struct blk blk;
     struct node *top;
+    const char *name;
+    bool told;        /* of a failure; with the device lock held */
     uint64_t granule; /* a power of two */
     pthread_mutex_t *dev_lock;
     pthread_mutex_t lock;

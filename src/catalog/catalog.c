@@ -6,9 +6,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,6 +55,25 @@ static int make_path(char *path, struct error *e)
     return 0;
 }
 
+/* Root acts on another user's VMs as that user: what is made there is that user's, who can go on
+ * with it, and what a spec names is opened with that user's rights. In a container whose ids do not
+ * reach the owner, root stays root. */
+static int become_owner(const struct catalog *c, struct error *e)
+{
+    struct stat st;
+    if (geteuid() != 0 || fstat(c->home_fd, &st) < 0 || st.st_uid == 0)
+        return 0;
+    const struct passwd *p = getpwuid(st.st_uid);
+    gid_t gid = p ? p->pw_gid : st.st_gid;
+    if ((p ? initgroups(p->pw_name, gid) : setgroups(0, NULL)) < 0 || setgid(gid) < 0 ||
+        setuid(st.st_uid) < 0)
+        return errno == EINVAL || errno == EPERM
+                   ? 0
+                   : error_errno(e, ERR_HOST, errno, "%s: cannot become the owner", c->home);
+    prctl(PR_SET_DUMPABLE, 1); /* or its files in /proc stay root's */
+    return 0;
+}
+
 static int open_folders(struct catalog *c, bool make, struct error *e)
 {
     int rc = make ? make_path(c->home, e) : 0;
@@ -62,6 +84,9 @@ static int open_folders(struct catalog *c, bool make, struct error *e)
         return 0; /* nothing there yet */
     if (c->home_fd < 0)
         return error_file(e, errno, "%s: cannot open the folder of the VMs", c->home);
+    rc = become_owner(c, e);
+    if (rc)
+        return rc;
     c->vms = store_folder(c->home_fd, "vms", make, e);
     if (c->vms < 0 && (make || c->vms != ERR_NOTFOUND))
         return c->vms;

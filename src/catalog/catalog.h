@@ -31,8 +31,8 @@ struct catalog {
     int lock;                /* HOME/lock; -1 until catalog_lock() */
 };
 
-/* `make`: what is missing is made; else a catalog that is not there is an empty one. ERR_PERM,
- * ERR_IO, ERR_NOMEM; ERR_USAGE: no home folder is known. */
+/* Root becomes the user whose the folder is. `make`: what is missing is made; else a catalog that
+ * is not there is an empty one. ERR_PERM, ERR_IO, ERR_NOMEM; ERR_USAGE: no home folder is known. */
 int catalog_open(struct catalog *c, bool make, struct error *e);
 void catalog_close(struct catalog *c);
 /* Until catalog_close(): nobody else gives or frees names. */

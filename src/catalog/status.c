@@ -110,8 +110,9 @@ void vm_status_read(const struct vm *vm, struct vm_status *s)
 }
 
 /* In place: the sandbox lets nobody make a file. A reader that meets half of it sees a crash for an
- * instant, as does one that comes too late for the lock. */
-static void put_record(const struct vm_record *r, const char *outcome, const char *reason)
+ * instant, as does one that comes too late for the lock. 0 or an errno: what begins must be on
+ * record; the rest takes no more room than that. */
+static int put_record(const struct vm_record *r, const char *outcome, const char *reason)
 {
     json_t *o =
         json_pack("{s:i, s:i, s:I, s:s, s:I, s:s, s:s*, s:s*}", "version", 1, "pid", (int)getpid(),
@@ -124,10 +125,12 @@ static void put_record(const struct vm_record *r, const char *outcome, const cha
     CLEANUP_FREE char *text = json_dumps(o, JSON_PRESERVE_ORDER);
     json_decref(o);
     if (!text)
-        return;
+        return ENOMEM;
     size_t len = strlen(text);
-    if (pwrite(r->fd, text, len, 0) == (ssize_t)len && ftruncate(r->fd, (off_t)len) == 0)
-        fdatasync(r->fd);
+    ssize_t n = pwrite(r->fd, text, len, 0);
+    if (n < 0 || ftruncate(r->fd, (off_t)len) < 0 || fdatasync(r->fd) < 0)
+        return errno;
+    return n == (ssize_t)len ? 0 : ENOSPC;
 }
 
 int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool restoring,
@@ -142,8 +145,12 @@ int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool resto
     r->fd = openat(dir, VM_RUN_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (r->fd < 0)
         return error_file(e, errno, "%s: cannot write it", store_path(dir, VM_RUN_FILE, path));
-    put_record(r, NULL, NULL);
-    return 0;
+    int err = put_record(r, NULL, NULL);
+    if (!err)
+        return 0;
+    close(r->fd);
+    r->fd = -1;
+    return error_file(e, err, "%s: cannot write it", store_path(dir, VM_RUN_FILE, path));
 }
 
 void vm_record_end(struct vm_record *r, const char *outcome, const char *reason)

@@ -1,6 +1,7 @@
 /* main.c - finds the verb, runs it, prints its error, exits. Nothing else does either. */
 #include <errno.h>
 #include <stdio.h>
+#include <signal.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -89,6 +90,9 @@ int main(int argc, char **argv)
 {
     struct error e = {0};
     struct call c = {0};
+
+    /* A limit on the size of files (ulimit -f) is an error of the write, which can be told. */
+    signal(SIGXFSZ, SIG_IGN);
     int r = dispatch(&c, argc, argv, &e);
 
     if (r >= 0 && (fflush(stdout) != 0 || ferror(stdout)))

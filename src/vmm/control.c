@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "vmm/control_int.h"
 
+#define NOBODY     65534u         /* user_namespaces(7): ids that have no mapping */
 #define EVENTS_MAX (1024u * 1024) /* bytes of the file of events; then it starts anew */
 
 /* ---- sending ---- */
@@ -363,7 +364,8 @@ void control_parked(struct control *c)
 
 /* ---- clients ---- */
 
-/* Ours, or root's. The socket's mode says so already, where the file system honours it. */
+/* Ours, or root's, who is nobody to one in a user namespace of its own. The socket's mode says the
+ * same, and before. */
 static bool may_connect(const uv_pipe_t *pipe)
 {
     struct ucred cred;
@@ -372,7 +374,7 @@ static bool may_connect(const uv_pipe_t *pipe)
     if (uv_fileno((const uv_handle_t *)pipe, &fd) ||
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
         return false;
-    return cred.uid == geteuid() || cred.uid == 0;
+    return cred.uid == geteuid() || cred.uid == 0 || cred.uid == NOBODY;
 }
 
 static void greet(struct client *cl)
@@ -382,10 +384,30 @@ static void greet(struct client *cl)
     send_json(cl, json_pack("{s:{s:o, s:[]}}", "QMP", "version", version, "capabilities"));
 }
 
+/* A place for one more; CONTROL_CLIENTS: there is none. Of those who came and said nothing, the
+ * first makes room. */
+static unsigned find_slot(struct control *c)
+{
+    unsigned silent = CONTROL_CLIENTS;
+    for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+        if (!c->client[i])
+            return i;
+        if (!c->client[i]->negotiated &&
+            (silent == CONTROL_CLIENTS || c->client[i]->number < c->client[silent]->number))
+            silent = i;
+    }
+    if (silent < CONTROL_CLIENTS) {
+        control_send_error(c->client[silent], NULL, "GenericError",
+                           "too many clients, and you have said nothing");
+        if (c->client[silent])
+            drop_client(c->client[silent]);
+    }
+    return silent;
+}
+
 static void on_connection(uv_stream_t *s, int status)
 {
     struct control *c = s->data;
-    unsigned slot = 0;
     struct client *cl = status ? NULL : malloc(sizeof *cl);
     if (!cl)
         return;
@@ -401,8 +423,8 @@ static void on_connection(uv_stream_t *s, int status)
         drop_client(cl);
         return;
     }
-    while (slot < CONTROL_CLIENTS && c->client[slot])
-        slot++;
+    cl->number = c->clients++;
+    unsigned slot = find_slot(c);
     if (slot == CONTROL_CLIENTS) {
         control_send_error(cl, NULL, "GenericError", "too many clients; close another one");
         drop_client(cl);

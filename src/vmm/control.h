@@ -6,8 +6,9 @@
  * what QEMU's do; our own begin with x-sosia-.
  *
  * A client is untrusted input: a message has at most CONTROL_MESSAGE bytes, what waits to be read
- * by it at most CONTROL_BACKLOG (then it is cut off), and there are at most CONTROL_CLIENTS. All
- * runs on the event loop's thread, a few commands at a time, and nothing waits for a client.
+ * by it at most CONTROL_BACKLOG (then it is cut off), and there are at most CONTROL_CLIENTS: one
+ * who has not negotiated makes room for the next. All runs on the event loop's thread, a few
+ * commands at a time, and nothing waits for a client.
  */
 #ifndef SOSIA_VMM_CONTROL_H
 #define SOSIA_VMM_CONTROL_H

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "spec/schema.h"
 #include "vmm/control_int.h"
 #include "vmm/save.h"
@@ -282,6 +283,8 @@ static int suspend(struct control_call *call)
     if (!rc && fsync(fd) < 0)
         rc = error_errno(&call->e, ERR_IO, errno, "the state cannot be made durable");
     if (rc) {
+        if (ftruncate(fd, 0) < 0) /* the room that half a state takes */
+            log_warn("half a state stays where it is");
         vm_clock_resume(vm);
         return rc;
     }

@@ -48,6 +48,7 @@ struct control {
     uv_pipe_t listener;
     uint8_t chunk[4096];
     struct client *client[CONTROL_CLIENTS];
+    uint64_t clients;      /* that have come since the start */
     struct client *typist; /* whose console input is on its way */
     struct control_keys keys;
     unsigned closing; /* handles that are not closed yet */
@@ -55,6 +56,7 @@ struct control {
 
 struct client {
     struct control *c;
+    uint64_t number; /* in the order that they came */
     uv_pipe_t pipe;
     bool negotiated, closing, skipping;    /* skipping: garbage, up to the end of the line */
     bool later;                            /* a command of it waits */

@@ -188,6 +188,21 @@ def crowds(top, prog):
 
 
 @with_vm
+def silent(top, prog):
+    """clients that connect and say nothing, or half a line, keep nobody out, and end nothing"""
+    mute = [Qmp(top, "web", negotiate=False) for _ in range(16)]
+    mute[1].send(b'{"execute": "qmp_')
+    expect(get(prog, "pause", "web")["state"] == "paused", "pause")
+    expect(get(prog, "resume", "web")["state"] == "running", "resume")
+    expect("said nothing" in mute[0].read()["error"]["desc"], "the first one makes room")
+    mute[1].send(b'capabilities"}')
+    expect(mute[1].answer() == {"return": {}}, "the other half of the line")
+    for q in mute:
+        q.__exit__()
+    alive(top)
+
+
+@with_vm
 def slow_readers(top, prog):
     """a client that never reads is cut off; memory stays what it was; the others are served"""
     pid = get(prog, "info", "web")["pid"]
@@ -212,4 +227,4 @@ def slow_readers(top, prog):
     alive(top)
 
 
-run_tests([greets, queries, pauses, grows_disk, presses_keys, garbage, crowds, slow_readers], sys.argv[1])
+run_tests([greets, queries, pauses, grows_disk, presses_keys, garbage, crowds, silent, slow_readers], sys.argv[1])
