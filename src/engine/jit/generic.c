@@ -12,6 +12,7 @@ struct plan {
     unsigned reg, rm, v;              /* register numbers of the guest, or the digit */
     bool reg_written, rm_written;
     bool reg_high, rm_high; /* AH, CH, DH, BH */
+    unsigned rm_size;       /* of a register */
     unsigned size, acc;     /* of the memory operand */
 };
 
@@ -77,6 +78,7 @@ static bool plan_reg(struct plan *p, const ZydisDecodedOperand *o)
         p->rm = n;
         p->rm_gpr = gpr;
         p->rm_high = high;
+        p->rm_size = o->size / 8u;
         p->rm_written = gpr && written;
         p->o.byte_rm = c == ZYDIS_REGCLASS_GPR8;
         return true;
@@ -213,15 +215,46 @@ static bool in_scratch(const struct plan *p)
     return p->reg_gpr && (p->reg_high || tr_reg(p->reg) == H_NONE);
 }
 
-/* More registers in memory than there are scratch registers? */
-static bool too_many(const struct tr *t, const struct plan *p)
+static bool same_register(const struct plan *p)
 {
-    unsigned n = in_scratch(p) + (p->v_gpr && tr_reg(p->v) == H_NONE);
+    return p->reg_gpr && p->rm_gpr && p->rm == p->reg && p->rm_high == p->reg_high;
+}
+
+/* XOR and SUB of a register by itself. */
+static bool is_zeroing(const struct jit_src *s, const struct plan *p)
+{
+    return (s->zi.mnemonic == ZYDIS_MNEMONIC_XOR || s->zi.mnemonic == ZYDIS_MNEMONIC_SUB) &&
+           same_register(p) && s->op[0].size >= 32;
+}
+
+/* Does the field `reg`, or `rm`, stand for a register whose value before does not matter? */
+static bool is_new(const struct jit_src *s, const struct plan *p, bool written)
+{
+    if (is_zeroing(s, p))
+        return true;
+    if (!written || s->op[0].size < 32 || same_register(p))
+        return false;
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+        return true;
+    default:
+        return s->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+    }
+}
+
+/* More registers in memory than there are scratch registers? */
+static bool too_many(const struct tr *t, const struct jit_src *s, const struct plan *p)
+{
+    bool made = !p->reg_high && is_new(s, p, p->reg_written);
+    unsigned n = (in_scratch(p) && !made) + (p->v_gpr && tr_reg(p->v) == H_NONE);
     if ((p->reg_high || p->rm_high) && !t->j->bmi2)
         return true;
     if (p->reg_written && p->rm_written && p->reg == p->rm && p->reg_high != p->rm_high)
         return true; /* XCHG and XADD of AL and AH */
-    if (p->reg_gpr && p->v_gpr && tr_reg(p->reg) == H_NONE && p->reg == p->v)
+    if (p->reg_gpr && p->v_gpr && tr_reg(p->reg) == H_NONE && p->reg == p->v && !made)
         return true; /* rare; one copy would have to be two */
     return n > 1;
 }
@@ -229,37 +262,111 @@ static bool too_many(const struct tr *t, const struct plan *p)
 bool tr_generic_can(const struct tr *t, const struct jit_src *s)
 {
     struct plan p;
-    return make_plan(&p, s) && !too_many(t, &p) && (!p.mem || tr_mem_can(t, &s->i));
+    return make_plan(&p, s) && !too_many(t, s, &p) && (!p.mem || tr_mem_can(t, &s->i));
+}
+
+/* ---- guest registers that are in memory ---- */
+
+static bool in_memory(bool gpr, unsigned guest)
+{
+    return gpr && tr_reg(guest) == H_NONE;
+}
+
+/* Exchanges the fields, if there is a form of the instruction that then does the same. */
+static bool mirror(struct plan *p)
+{
+    struct opcode *o = &p->o;
+    if (o->map || o->vex || !p->reg_gpr || !p->rm_gpr)
+        return false;
+    if ((o->op < 0x40 && (o->op & 7) < 4) || (o->op & 0xfc) == 0x88)
+        o->op ^= 2; /* ADD to CMP, MOV: the direction */
+    else if ((o->op & 0xfe) != 0x84)
+        return false; /* not TEST */
+    struct plan q = *p;
+    p->reg = q.rm;
+    p->reg_written = q.rm_written;
+    p->reg_high = q.rm_high;
+    o->byte_reg = q.o.byte_rm;
+    p->rm = q.reg;
+    p->rm_written = q.reg_written;
+    p->rm_high = q.reg_high;
+    o->byte_rm = q.o.byte_reg;
+    return true;
+}
+
+/* Can the register in memory be the instruction's memory operand? Not where that would mean
+ * something else; nor where a store of less than the register would have to be followed by one of
+ * the rest, or be waited for by the next load of the whole. */
+static bool rm_at_home(const struct tr *t, const struct plan *p)
+{
+    if (!in_memory(p->rm_gpr, p->rm) || (p->rm_written && p->rm_size < 8))
+        return false;
+    switch (t->s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:  /* a string of bits */
+    case ZYDIS_MNEMONIC_XCHG: /* locked */
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* The operand that the field `reg` stands for, in a host register. */
+static unsigned get_reg(struct tr *t, const struct plan *p)
+{
+    if (!p->reg_gpr)
+        return p->reg;
+    if (in_memory(true, p->reg) && is_new(t->s, p, p->reg_written))
+        return H_RAX;
+    return get(t, p->reg, p->reg_high, H_RAX);
+}
+
+/* A register that the field `rm` stands for; `reg` is where the other operand is. */
+static struct opnd get_rm(struct tr *t, struct plan *p, unsigned reg)
+{
+    if (!p->rm_gpr)
+        return OP_REG((uint8_t)p->rm);
+    if (same_register(p))
+        return OP_REG((uint8_t)reg);
+    if (rm_at_home(t, p)) {
+        p->rm_written = false; /* no more to be put away */
+        return OP_GS(G_GPR(p->rm));
+    }
+    if (in_memory(true, p->rm) && is_new(t->s, p, p->rm_written))
+        return OP_REG(H_R11);
+    return OP_REG((uint8_t)get(t, p->rm, p->rm_high, H_R11));
 }
 
 bool tr_generic(struct tr *t)
 {
     struct plan p;
-    if (!make_plan(&p, t->s) || too_many(t, &p))
+    if (!make_plan(&p, t->s) || too_many(t, t->s, &p))
         return false;
     struct asm_buf *b = &t->b;
     struct tr_flags f = tr_flags_of(t, t->s);
-    struct opnd rm = OP_REG((uint8_t)p.rm);
+    struct opnd rm;
     if (p.mem) {
         bool locked = p.o.lock || t->s->zi.mnemonic == ZYDIS_MNEMONIC_XCHG;
         unsigned acc = p.acc | (locked ? ACC_LOCK : 0);
         if (!tr_mem(t, p.size, acc, alignment(t, &p), &rm))
             return false;
+        bool made = !p.reg_high && is_new(t->s, &p, p.reg_written);
         if (t->smp && p.reg_written && (p.acc & ACC_W))
             tr_mem_fix(t, &rm); /* tr_stored() needs the address */
-        else if (f.reads || in_scratch(&p) || (p.v_gpr && tr_reg(p.v) == H_NONE))
+        else if (f.reads || (in_scratch(&p) && !made) || in_memory(p.v_gpr, p.v))
             tr_mem_free_rax(t, &rm);
+    } else if (in_memory(p.reg_gpr, p.reg) && !in_memory(p.rm_gpr, p.rm)) {
+        mirror(&p);
     }
     if (f.reads)
         tr_need_ef(t);
-    unsigned reg = p.reg;
-    if (p.reg_gpr)
-        reg = get(t, p.reg, p.reg_high, H_RAX);
+    unsigned reg = get_reg(t, &p);
     if (p.v_gpr)
         p.v = tr_get(t, p.v, H_RAX);
-    bool same = p.reg_gpr && p.rm == p.reg && p.rm_high == p.reg_high;
-    if (p.rm_gpr)
-        rm.reg = (uint8_t)(same ? reg : get(t, p.rm, p.rm_high, H_R11));
+    if (!p.mem)
+        rm = get_rm(t, &p, reg);
     p.o.vvvv = (uint8_t)p.v;
     asm_insn(b, p.o, reg, rm);
     emit_immediates(t);

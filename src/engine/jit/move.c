@@ -10,13 +10,15 @@ static unsigned opcode_reg(const struct jit_src *s)
 static bool mov_imm(struct tr *t)
 {
     const struct jit_src *s = t->s;
-    unsigned size = s->op[0].size / 8u, r = opcode_reg(s), h = tr_get(t, r, H_RAX);
+    unsigned size = s->op[0].size / 8u, r = opcode_reg(s);
+    unsigned h = tr_reg(r) == H_NONE ? H_RAX : tr_reg(r);
     uint64_t imm = s->op[1].imm.value.u;
     if (size == 1 && !(s->zi.attributes & ZYDIS_ATTRIB_HAS_REX) && (s->zi.opcode & 7) >= 4)
         return false; /* AH, CH, DH, BH */
     if (size >= 4) {
         asm_mov_imm(&t->b, h, size == 4 ? (uint32_t)imm : imm);
     } else {
+        h = tr_get(t, r, H_RAX);
         asm_insn(&t->b,
                  (struct opcode){.op = size == 1 ? 0xc6 : 0xc7,
                                  .prefix = size == 2 ? 0x66 : 0,
