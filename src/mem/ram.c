@@ -12,6 +12,8 @@
 #include "base/bigmem.h"
 
 #define CHUNK 64u
+/* Of 2 MiB: with fewer pages in use, a large one would waste the host's memory. */
+#define ENOUGH (2 * MIB / PAGE_SIZE / 8)
 
 static void *barrier_page; /* for hosts without membarrier(2); NULL otherwise */
 
@@ -64,7 +66,8 @@ int ram_init(struct ram *r, uint64_t ram_size, struct error *e)
         goto fail;
     }
     r->code = calloc(r->total / PAGE_SIZE, sizeof *r->code);
-    if (!r->code) {
+    r->large = calloc((r->total + 2 * MIB - 1) / (2 * MIB), sizeof *r->large);
+    if (!r->code || !r->large) {
         rc = error_set(e, ERR_NOMEM, "out of memory");
         goto fail;
     }
@@ -77,6 +80,7 @@ fail:
 void ram_fini(struct ram *r)
 {
     free(r->code);
+    free(r->large);
     bigmem_free(r->host, r->total);
     if (r->fd >= 0)
         close(r->fd);
@@ -92,6 +96,20 @@ int ram_rom_alloc(struct ram *r, uint64_t len, uint64_t *roff, struct error *e)
     *roff = r->ram_size + r->rom_used;
     r->rom_used += need;
     return 0;
+}
+
+void ram_touch(struct ram *r, uint64_t roff)
+{
+    struct ram_large *l = &r->large[roff / (2 * MIB)];
+    unsigned page = roff % (2 * MIB) / PAGE_SIZE;
+    uint64_t bit = 1ull << page % 64;
+    _Atomic uint64_t *seen = &l->seen[page / 64];
+    if ((atomic_load_explicit(seen, memory_order_relaxed) & bit) ||
+        (atomic_fetch_or(seen, bit) & bit) || atomic_fetch_add(&l->count, 1) + 1 != ENOUGH)
+        return;
+    uint64_t from = roff - roff % (2 * MIB);
+    if (from + 2 * MIB <= r->total)
+        bigmem_collapse(r->host + from, 2 * MIB);
 }
 
 static uint64_t chunk_mask(unsigned off, unsigned len)

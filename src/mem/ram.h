@@ -50,6 +50,13 @@ struct ram_hit {
     _Atomic uint64_t epoch, page;
 };
 
+/* 2 MiB, which become a large page of the host's when a vCPU has translated enough of them: the
+ * host's TLB, and its page faults, are a good part of what memory costs. */
+struct ram_large {
+    _Atomic uint64_t seen[2 * MIB / PAGE_SIZE / 64]; /* by page */
+    _Atomic uint32_t count;
+};
+
 struct ram {
     int fd;
     uint8_t *host;               /* `total` bytes, page-aligned */
@@ -60,6 +67,7 @@ struct ram {
     _Atomic uint64_t code_dying; /* grows before a page's marks go and its generation grows */
     _Atomic uint64_t code_epoch; /* grows by as much after that */
     struct ram_hit hit[RAM_HITS];
+    struct ram_large *large; /* one for each 2 MiB, or part, of `total` */
     /* (any thread, whatever it holds; NULL: nobody asks) Cached code was hit: takes no lock. */
     void (*code_written)(void *ctx);
     void *code_ctx;
@@ -76,6 +84,9 @@ void ram_fini(struct ram *r);
 
 /* Reserves `len` bytes (rounded up to pages) of ROM area; *roff is their RAM offset. */
 int ram_rom_alloc(struct ram *r, uint64_t len, uint64_t *roff, struct error *e);
+
+/* A vCPU is about to access the page. May take a millisecond. */
+void ram_touch(struct ram *r, uint64_t roff);
 
 /* RAM offset of a guest address by the board's promise alone; false: ask the address map. */
 static inline bool ram_direct(const struct ram *r, gpa_t gpa, uint64_t *roff)

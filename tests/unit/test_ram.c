@@ -146,6 +146,19 @@ static void a_whole_page_of_code_is_marked(void **state)
     assert_true(ram_note_write(&ram, PAGE_SIZE - 1, 1));
 }
 
+/* A large page may take its place: what is there stays, also in the part behind the last whole one.
+ */
+static void touched_pages_keep_what_is_there(void **state)
+{
+    for (uint64_t at = 0; at < ram.total; at += PAGE_SIZE) {
+        ram.host[at + at / PAGE_SIZE % PAGE_SIZE] = (uint8_t)(1 + at / PAGE_SIZE % 255);
+        ram_touch(&ram, at);
+        ram_touch(&ram, at);
+    }
+    for (uint64_t at = 0; at < ram.total; at += PAGE_SIZE)
+        assert_int_equal(ram.host[at + at / PAGE_SIZE % PAGE_SIZE], 1 + at / PAGE_SIZE % 255);
+}
+
 static void the_barrier_returns(void **state)
 {
     barrier_all_threads();
@@ -163,6 +176,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_hit_is_told_and_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(a_long_write_reaches_every_page, setup, teardown),
         cmocka_unit_test_setup_teardown(a_whole_page_of_code_is_marked, setup, teardown),
+        cmocka_unit_test_setup_teardown(touched_pages_keep_what_is_there, setup, teardown),
         cmocka_unit_test_setup_teardown(the_barrier_returns, setup, teardown),
     };
     return cmocka_run_group_tests_name("ram", tests, NULL, NULL);

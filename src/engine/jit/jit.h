@@ -302,7 +302,7 @@ void jit_replace(struct x86_cpu *c, struct jit_tb *old, struct jit_tb *tb);
 #define JIT_JUMP_HASH  0x9e3779b1u
 #define JIT_JUMP_SHIFT 16
 unsigned jit_jump_index(uint64_t rip);
-/* From a translation's `far` to its `entry`. */
+/* From a translation's `far` to where it goes on as from `entry`. */
 #define JIT_FAR_BYTES 16u
 void jit_jump_insert(struct x86_cpu *c, const struct jit_tb *tb);
 

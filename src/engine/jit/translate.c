@@ -243,7 +243,7 @@ static void check_stop(struct tr *t)
     asm_patch(go, t->b.p);
 }
 
-/* RAX: RIP; it leaves by `entry`, which follows. */
+/* RAX: RIP; what follows leads to `entry`. */
 static void write_far(struct tr *t)
 {
     uint8_t *start = t->b.p;
@@ -256,7 +256,6 @@ static void write_far(struct tr *t)
     }
     while (!t->b.full && t->b.p < start + JIT_FAR_BYTES)
         asm_u8(&t->b, 0x90);
-    t->tb->entry = here(t);
 }
 
 /* Flags are in cpu->fl. */
@@ -268,25 +267,38 @@ static void count_run(struct tr *t)
     asm_insn(&t->b, (struct opcode){.op = 0xff, .w = true}, 0, OP_MEM(H_R11, 0)); /* INC */
 }
 
+/* It goes on at `entry`. */
+static void write_entry_ef(struct tr *t, bool save)
+{
+    uint8_t *over = t->b.p + 1;
+    if (save) { /* most come from the same page, so that it is the others that jump */
+        asm_u8(&t->b, 0xeb);
+        asm_u8(&t->b, 0);
+    }
+    t->tb->entry_ef = here(t);
+    if (!save)
+        return;
+    asm_flags_save(&t->b, G_OFF(fl));
+    if (!t->b.full)
+        *over = (uint8_t)(t->b.p - (over + 1));
+}
+
 static void write_entries(struct tr *t)
 {
     struct jit_tb *tb = t->tb;
     enum want want = tr_want(t, 0);
     bool code = t->j->exact || t->j->counting; /* that the entry begins with */
+    write_far(t);
     if (want == WANT_EF && !t->fpu && !t->x87 && !code) {
-        write_far(t);
+        tb->entry = here(t);
         tr_count_heat(t, 0, false);
         asm_flags_load(&t->b, G_OFF(fl));
         tb->entry_ef = here(t);
         t->ef = true;
         return;
     }
-    tb->entry_ef = here(t);
-    if (want != WANT_ANY || code || t->small)
-        asm_flags_save(&t->b, G_OFF(fl));
-    asm_u8(&t->b, 0xeb); /* JMP over what follows */
-    asm_u8(&t->b, JIT_FAR_BYTES);
-    write_far(t);
+    write_entry_ef(t, want != WANT_ANY || code || t->small);
+    tb->entry = here(t);
     check_stop(t);
     count_run(t);
     tb->body = here(t);

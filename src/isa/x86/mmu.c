@@ -338,6 +338,7 @@ static void insert(struct x86_cpu *c, gva_t lin, enum x86_mmu mmu, const struct 
     uint64_t page = lin & X86_PAGE_MASK, tag = page | c->tlb.asid[mmu];
     bool wok = x->writable && w->dirty && may_write(c, w, mmu);
     make_room(c, mmu, slot, tag);
+    ram_touch(c->ram, x->roff);
     atomic_store_explicit(&e->wtag, X86_TLB_NONE(slot), memory_order_relaxed);
     __atomic_store_n(&e->addend, (uintptr_t)(c->ram->host + x->roff) - page, __ATOMIC_RELAXED);
     e->rtag = may_read(c, w, mmu) ? tag : X86_TLB_NONE(slot);
