@@ -35,7 +35,6 @@ void jit_flush(struct x86_cpu *c)
     memset(j->bucket, 0, JIT_BUCKETS * sizeof *j->bucket);
     memset(j->page, 0, sizeof j->page);
     forget_jumps(c);
-    j->crossing = NULL;
     j->used = j->thunk_end;
     j->data_used = 0;
     j->ntbs = 0;
@@ -239,51 +238,57 @@ static void kill_tb(struct x86_cpu *c, struct jit_tb *tb)
     jit_log_gone(tb);
 }
 
-static bool sync_page(struct x86_cpu *c, struct jit_page *p)
-{
-    uint32_t gen = ram_code_gen(c->ram, p->roff);
-    if (p->gen == gen)
-        return false;
-    bool any = false;
-    struct jit_tb **at = &p->tb;
-    while (*at) {
-        struct jit_tb *tb = *at;
-        if (tb->gen == gen) {
-            at = &tb->page_next;
-            continue;
-        }
-        *at = tb->page_next;
-        kill_tb(c, tb);
-        any = true;
-    }
-    p->gen = gen;
-    return any;
-}
-
-static bool sync_crossing(struct x86_cpu *c)
-{
-    bool any = false;
-    struct jit_tb **at = &c->jit->crossing;
-    while (*at) {
-        struct jit_tb *tb = *at;
-        if (tb->gen == ram_code_gen(c->ram, tb->roff) &&
-            tb->gen2 == ram_code_gen(c->ram, tb->roff2)) {
-            at = &tb->page_next;
-            continue;
-        }
-        *at = tb->page_next;
-        kill_tb(c, tb);
-        any = true;
-    }
-    return any;
-}
-
 static struct jit_page *find_page(struct jit *j, uint64_t roff)
 {
     struct jit_page *p = j->page[roff / PAGE_SIZE % ARRAY_LEN(j->page)];
     while (p && p->roff != (roff & X86_PAGE_MASK))
         p = p->next;
     return p;
+}
+
+static uint32_t gen_of(const struct jit_tb *tb, unsigned part)
+{
+    return part ? tb->gen2 : tb->gen;
+}
+
+static void unlink_part(struct jit *j, struct jit_tb *tb, unsigned part)
+{
+    struct jit_page *p = find_page(j, part ? tb->roff2 : tb->roff);
+    struct jit_tb **at = &p->tb[part];
+    while (*at != tb)
+        at = &(*at)->page_next[part];
+    *at = tb->page_next[part];
+}
+
+/* Those with a part in the page. */
+static bool sync_part(struct x86_cpu *c, struct jit_page *p, unsigned part, uint32_t gen)
+{
+    bool any = false;
+    struct jit_tb **at = &p->tb[part];
+    while (*at) {
+        struct jit_tb *tb = *at;
+        if (gen_of(tb, part) == gen) {
+            at = &tb->page_next[part];
+            continue;
+        }
+        *at = tb->page_next[part];
+        if (tb->cross)
+            unlink_part(c->jit, tb, !part);
+        kill_tb(c, tb);
+        any = true;
+    }
+    return any;
+}
+
+static bool sync_page(struct x86_cpu *c, struct jit_page *p)
+{
+    uint32_t gen = ram_code_gen(c->ram, p->roff);
+    if (p->gen == gen)
+        return false;
+    bool any = sync_part(c, p, 0, gen);
+    any |= sync_part(c, p, 1, gen);
+    p->gen = gen;
+    return any;
 }
 
 /* The pages hit since then, if they are all known. */
@@ -308,7 +313,7 @@ void jit_sync_code(struct x86_cpu *c)
     struct jit *j = c->jit;
     /* Read first: what changes from now on is seen next time. */
     uint64_t epoch = atomic_load(&c->ram->code_epoch);
-    bool any = sync_crossing(c);
+    bool any = false;
     if (!sync_recent(c, epoch, &any))
         for (unsigned n = 0; n < ARRAY_LEN(j->page); n++)
             for (struct jit_page *p = j->page[n]; p; p = p->next)
@@ -336,24 +341,26 @@ static struct jit_page *page_of(struct jit *j, uint64_t roff)
     return p;
 }
 
+static bool add_part(struct x86_cpu *c, struct jit_tb *tb, unsigned part)
+{
+    struct jit_page *p = page_of(c->jit, part ? tb->roff2 : tb->roff);
+    if (!p)
+        return false;
+    if (!p->tb[0] && !p->tb[1])
+        p->gen = gen_of(tb, part);
+    else if (p->gen != gen_of(tb, part))
+        p->gen = ~ram_code_gen(c->ram, p->roff); /* whichever is dead is found at the next sync */
+    tb->page_next[part] = p->tb[part];
+    p->tb[part] = tb;
+    return true;
+}
+
+/* False: no memory. */
 static bool insert(struct x86_cpu *c, struct jit_tb *tb)
 {
     struct jit *j = c->jit;
-    if (tb->cross) {
-        tb->page_next = j->crossing;
-        j->crossing = tb;
-    } else {
-        struct jit_page *p = page_of(j, tb->roff);
-        if (!p)
-            return false;
-        if (!p->tb)
-            p->gen = tb->gen;
-        else if (p->gen != tb->gen)
-            p->gen =
-                ~ram_code_gen(c->ram, p->roff); /* whichever is dead is found at the next sync */
-        tb->page_next = p->tb;
-        p->tb = tb;
-    }
+    if (!add_part(c, tb, 0) || (tb->cross && !add_part(c, tb, 1)))
+        return false;
     struct jit_tb **head = bucket_of(j, tb->rip, tb->roff);
     tb->next = *head;
     *head = tb;

@@ -107,9 +107,9 @@ struct jit_link {
 };
 
 struct jit_tb {
-    struct jit_tb *next;      /* in its hash bucket */
-    struct jit_tb *page_next; /* of those in the same page */
-    uint64_t rip;             /* relative to cpu->jit_page */
+    struct jit_tb *next;         /* in its hash bucket */
+    struct jit_tb *page_next[2]; /* of those that begin in the page, that reach into it */
+    uint64_t rip;                /* relative to cpu->jit_page */
     uint64_t roff;
     bool pic;           /* any linear address */
     unsigned mode;      /* index into jit->mode */
@@ -138,7 +138,7 @@ struct jit_page {
     struct jit_page *next;
     uint64_t roff;
     uint32_t gen;
-    struct jit_tb *tb;
+    struct jit_tb *tb[2]; /* that begin there, that reach into it: by page_next */
 };
 
 #define JIT_RECENTS   64u
@@ -223,7 +223,6 @@ struct jit {
     int32_t heat;                    /* from which translations count down: hot.c */
     uint64_t heat_since;             /* when they began to, in milliseconds */
     struct jit_page *page[1u << JIT_PAGE_BITS];
-    struct jit_tb *crossing; /* by page_next */
     struct jit_mode mode[JIT_MODES];
     unsigned modes;
     struct jit_recent recent[JIT_RECENTS];
