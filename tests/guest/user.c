@@ -220,6 +220,35 @@ TEST(syscall, "user: SYSCALL: RCX, R11, flags, segments")
     IS(sys_cs & 0xffff, K_CS64);
     IS(sys_ss & 0xffff, K_CS64 + 8);
     IS(sys_user_sp, USER_STACK);
+    for (unsigned masked = 0; masked < 2; masked++) {
+        wrmsr(SFMASK, FL_IF | (masked ? FL_AC : 0));
+        IS(user_flags(s_syscall, FL_AC), 0x78);
+        IS(sys_r11, FL_AC | 2);
+        IS(sys_flags & FL_AC, masked ? 0 : FL_AC);
+    }
+    wrmsr(SFMASK, FL_IF);
+}
+
+/* Calls within calls, each with a system call that returns at once. */
+USER(s_many, "mov $20000, %ebx\n"
+             "1: call 2f; dec %ebx; jnz 1b; int $0x80\n"
+             "2: call 3f; add $1, %rbp; ret\n"
+             "3: push $0; popf; syscall; adc $0, %rbp; ret");
+uint64_t sys_count;
+extern const char on_many[];
+__asm__(".text\non_many: call 1f; or $1, %r11d; sysretq\n"
+        "1: incq sys_count; ret");
+
+TEST(syscalls, "user: SYSCALL and SYSRET many times, within calls")
+{
+    struct frame f;
+    enable_syscall();
+    wrmsr(LSTAR, (ulong)on_many);
+    sys_count = 0;
+    user_frame(&f, s_many, (size_t)(s_many_end - s_many), 0);
+    IS(run_frame(&f), 0x80);
+    IS(sys_count, 20000);
+    IS(trap.bp, 40000); /* CF is what SYSRET has loaded */
 }
 
 static unsigned sysret_to(const char *insn, uint64_t cx, uint64_t r11)
@@ -251,6 +280,18 @@ TEST(sysret, "user: SYSRET: segments, flags, RCX that is not canonical")
     IS(trap.cs, K_CS64); /* #GP at CPL 0, before anything changes */
     IS(trap.error, 0);
     IS(trap.ip, (ulong)r_sysretq);
+    user_frame(&f, "\x90\xcd\x80", 3, 0);
+    IS(sysret_to(r_sysretq, USER_CODE, FL_TF | 2), DB);
+    IS(trap.cs, U_CS64);
+    user_frame(&f, "\x8b\x41\x01\xcd\x80", 5, 0); /* mov 1(%rcx), %eax */
+    set_cr0(get_cr0() | CR0_AM);
+    IS(sysret_to(r_sysretq, USER_CODE, FL_AC | 2), AC);
+    set_cr0(get_cr0() & ~(ulong)CR0_AM);
+    IS(sysret_to(r_sysretq, USER_CODE, FL_AC | 2), 0x80);
+    wrmsr(EFER, rdmsr(EFER) & ~(ulong)EFER_SCE);
+    IS(sysret_to(r_sysretq, USER_CODE, 2), UD);
+    enable_syscall();
+    user_frame(&f, "\xcd\x80", 2, 0);
     /* A STAR without RPL bits: SYSRET sets them. */
     wrmsr(STAR, 0x20ull << 48 | (uint64_t)K_CS64 << 32);
     IS(sysret_to(r_sysretq, USER_CODE, 2), 0x80);

@@ -62,6 +62,20 @@ static enum jit_segkind seg_kind(const struct x86_cpu *c, unsigned n)
     return JIT_SEG_SLOW;
 }
 
+#define SEG_AT(kind, seg) ((uint32_t)(kind) << (JIT_M_SEG_SH + 2 * (seg)))
+#define SEG_BITS64                                                                                \
+    (SEG_AT(JIT_SEG_FLAT, X86_ES) | SEG_AT(JIT_SEG_FLAT, X86_CS) | SEG_AT(JIT_SEG_FLAT, X86_SS) | \
+     SEG_AT(JIT_SEG_FLAT, X86_DS) | SEG_AT(JIT_SEG_BASE, X86_FS) | SEG_AT(JIT_SEG_BASE, X86_GS))
+static uint32_t seg_bits(const struct x86_cpu *c)
+{
+    uint32_t b = 0;
+    if (LIKELY(c->code_size == 64))
+        return SEG_BITS64;
+    for (unsigned n = 0; n < X86_NSEG; n++)
+        b |= (uint32_t)seg_kind(c, n) << (JIT_M_SEG_SH + 2 * n);
+    return b;
+}
+
 static uint32_t mode_bits(const struct x86_cpu *c)
 {
     uint32_t b = c->code_size == 16 ? JIT_M_CODE16 : c->code_size == 32 ? JIT_M_CODE32 : 0;
@@ -85,11 +99,7 @@ static uint32_t mode_bits(const struct x86_cpu *c)
     bool x87 = (c->s.fpu.fcw & X86_FCW_MASKS) == X86_FCW_MASKS && !(c->s.fpu.fsw & X86_FSW_ES);
     if (x87 && !(c->s.cr0 & (X86_CR0_EM | X86_CR0_TS)) && c->jit->xsave)
         b |= JIT_M_X87;
-    for (unsigned n = 0; n < X86_NSEG; n++)
-        b |= (uint32_t)(c->code_size == 64 ? (n == X86_FS || n == X86_GS) + JIT_SEG_FLAT
-                                           : seg_kind(c, n))
-             << (JIT_M_SEG_SH + 2 * n);
-    return b;
+    return b | seg_bits(c);
 }
 
 static bool same_mode(const struct jit_mode *a, const struct jit_mode *b)

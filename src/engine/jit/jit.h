@@ -176,6 +176,9 @@ struct jit_thunks {
     const uint8_t *jump_rel[2], *jump_abs[2];
     /* The same called by a guest's call, the return address having been pushed. */
     const uint8_t *call_rel[2], *call_abs[2];
+    /* Jumped to: to RAX, in whatever mode the vCPU is now, without the host's calls. */
+    const uint8_t *jump_any;
+    const uint8_t *syscall, *sysret; /* jumped to: syscall.c */
     const uint8_t *dead;  /* jumped to from the `far` of a translation that was killed; RAX: RIP */
     const uint8_t *raced; /* called; RAX: host address, R11D: size of a store */
     const uint8_t *fpu_load; /* called */
@@ -280,6 +283,19 @@ void jit_tlb_offset(struct asm_buf *b, bool bmi2, unsigned dst, unsigned addr);
 /* `last`, the address of the last byte, becomes the tag; ZF: it is the one of the set's first
  * entry, for reading or writing, `set` being as above. */
 void jit_tlb_compare(struct asm_buf *b, enum x86_mmu mmu, bool write, unsigned last, unsigned set);
+
+/* ---- system.c ---- */
+/* RFLAGS, but for RF and VM, into EAX; R11 is lost. Flags are in cpu->fl. */
+void jit_rflags(struct asm_buf *b);
+void jit_test_imm(struct asm_buf *b, struct opnd m, uint32_t bits); /* TEST m32, imm32 */
+enum jit_shift { JIT_SHL = 4, JIT_SHR = 5, JIT_SAR = 7 };
+void jit_shift(struct asm_buf *b, enum jit_shift op, unsigned reg, unsigned count, bool wide);
+/* ZF: the address in `reg` is canonical; `tmp` is it if it is. */
+void jit_cmp_canonical(struct asm_buf *b, unsigned reg, unsigned tmp);
+
+/* ---- syscall.c ---- */
+void jit_syscall_thunk(struct jit *j, struct asm_buf *b);
+void jit_sysret_thunk(struct jit *j, struct asm_buf *b);
 
 /* ---- cache.c ---- */
 void jit_flush(struct x86_cpu *c);

@@ -1,6 +1,6 @@
 /*
- * system.c - what kernels do all day: CLI, STI, PUSHF, SWAPGS, STAC, CLAC. In 64-bit code at CPL 0
- * only, where none of them can fault.
+ * system.c - what kernels do all day: CLI, STI, PUSHF, SWAPGS, STAC, CLAC, reading of control and
+ * segment registers, bases of FS and GS. In 64-bit code only; those that need CPL 0, there only.
  */
 #include "engine/jit/tr.h"
 
@@ -16,6 +16,26 @@ static void rflags(struct tr *t, enum asm_alu op, uint32_t bits)
     asm_alu_imm(&t->b, op, OP_GS(G_OFF(s.rflags)), (int32_t)bits, 4);
 }
 
+void jit_test_imm(struct asm_buf *b, struct opnd m, uint32_t bits)
+{
+    asm_insn(b, (struct opcode){.op = 0xf7}, 0, m);
+    asm_u32(b, bits);
+}
+
+void jit_shift(struct asm_buf *b, enum jit_shift op, unsigned reg, unsigned count, bool wide)
+{
+    asm_insn(b, (struct opcode){.op = 0xc1, .w = wide}, op, OP_REG((uint8_t)reg));
+    asm_u8(b, (uint8_t)count);
+}
+
+void jit_cmp_canonical(struct asm_buf *b, unsigned reg, unsigned tmp)
+{
+    asm_mov_rr(b, tmp, reg);
+    jit_shift(b, JIT_SHL, tmp, 64 - X86_LIN_BITS, true);
+    jit_shift(b, JIT_SAR, tmp, 64 - X86_LIN_BITS, true);
+    asm_alu(b, ALU_CMP, tmp, OP_REG((uint8_t)reg), 8);
+}
+
 /* Interrupts are taken behind the instruction after STI at the earliest (SDM vol. 2, STI): only
  * there is it looked whether there are any. */
 static bool sti(struct tr *t)
@@ -28,15 +48,8 @@ static bool sti(struct tr *t)
     return true;
 }
 
-/* SDM vol. 2, PUSHF: VM and RF are pushed as zeros. */
-static bool pushfq(struct tr *t)
+void jit_rflags(struct asm_buf *b)
 {
-    struct asm_buf *b = &t->b;
-    struct opnd m;
-    if (t->s->zi.operand_width != 64)
-        return false;
-    tr_need_fl(t);
-    tr_clobber_ef(t);
     asm_load(b, H_RAX, OP_GS(G_OFF(fl)), 1);                    /* OF */
     asm_insn(b, (struct opcode){.op = 0xc1}, 4, OP_REG(H_RAX)); /* SHL */
     asm_u8(b, 11);
@@ -48,6 +61,18 @@ static bool pushfq(struct tr *t)
                 (int32_t)(X86_FL_ALL & ~(X86_FL_ARITH | X86_FL_RF | X86_FL_VM)), 4);
     asm_alu(b, ALU_OR, H_RAX, OP_REG(H_R11), 4);
     asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), X86_FL_R1, 4);
+}
+
+/* SDM vol. 2, PUSHF: VM and RF are pushed as zeros. */
+static bool pushfq(struct tr *t)
+{
+    struct asm_buf *b = &t->b;
+    struct opnd m;
+    if (t->s->zi.operand_width != 64)
+        return false;
+    tr_need_fl(t);
+    tr_clobber_ef(t);
+    jit_rflags(b);
     asm_store(b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
     if (!tr_stack(t, X86_RSP, -8, 8, ACC_W, &m))
         return false;
@@ -74,18 +99,101 @@ static bool swapgs(struct tr *t)
     return true;
 }
 
+/* ---- registers into registers ---- */
+
+static void read_field(struct tr *t, int32_t field, unsigned size)
+{
+    unsigned h = tr_reg(t->s->i.dst), to = h == H_NONE ? H_RAX : h;
+    asm_load(&t->b, to, OP_GS(field), size);
+    if (h == H_NONE)
+        tr_put(t, t->s->i.dst, H_RAX);
+}
+
+static int32_t seg_off(unsigned seg, size_t field)
+{
+    return G_OFF(s.seg) + (int32_t)(seg * sizeof(struct x86_seg) + field);
+}
+
+static ZydisRegisterClass class_of(const ZydisDecodedOperand *o)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(o->reg.value)
+                                                  : ZYDIS_REGCLASS_INVALID;
+}
+
+/* From CR0, CR2, CR3, CR4 and from segment registers. */
+static bool mov_from(struct tr *t)
+{
+    const struct x86_insn *i = &t->s->i;
+    static const int32_t cr[] = {G_OFF(s.cr0), 0, G_OFF(s.cr2), G_OFF(s.cr3), G_OFF(s.cr4)};
+    if (t->s->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return false;
+    switch (class_of(&t->s->op[1])) {
+    case ZYDIS_REGCLASS_SEGMENT:
+        if (i->osize == 2)
+            return false;
+        read_field(t, seg_off(i->src, offsetof(struct x86_seg, sel)), 2);
+        return true;
+    case ZYDIS_REGCLASS_CONTROL:
+        if (!kernel64(t) || i->aux >= ARRAY_LEN(cr))
+            return false;
+        read_field(t, cr[i->aux], 8);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Flags are free. */
+static void need_fsgsbase(struct tr *t)
+{
+    tr_need_fl(t);
+    tr_clobber_ef(t);
+    jit_test_imm(&t->b, OP_GS(G_OFF(s.cr4)), X86_CR4_FSGSBASE);
+    tr_slow_if(t, CC_Z);
+}
+
+static bool read_base(struct tr *t)
+{
+    need_fsgsbase(t);
+    read_field(t, seg_off(t->s->i.aux, offsetof(struct x86_seg, base)), t->s->i.osize);
+    return true;
+}
+
+static bool write_base(struct tr *t)
+{
+    struct asm_buf *b = &t->b;
+    const struct x86_insn *i = &t->s->i;
+    need_fsgsbase(t);
+    unsigned v = tr_get(t, i->dst, H_RAX);
+    if (i->osize == 8) {
+        jit_cmp_canonical(b, v, H_R11);
+        tr_slow_if(t, CC_NZ);
+    } else {
+        asm_mov_rr32(b, H_R11, v);
+    }
+    asm_store(b, OP_GS(seg_off(i->aux, offsetof(struct x86_seg, base))), H_R11, 8);
+    asm_store(b, OP_GS(G_OFF(segc) + (int32_t)(i->aux * sizeof(struct x86_segc))), H_R11, 8);
+    return true;
+}
+
+bool tr_modes(struct tr *t, struct jit_mode m, unsigned *plain, unsigned *global)
+{
+    m.bits &= ~JIT_M_GLOBAL;
+    if (!jit_mode_find(t->j, &m, plain))
+        return false;
+    m.bits |= JIT_M_GLOBAL;
+    return jit_mode_find(t->j, &m, global);
+}
+
 /* EFLAGS.AC selects another mode: the next instruction belongs to another translation. */
 static bool set_ac(struct tr *t, bool on, bool *end)
 {
     struct asm_buf *b = &t->b;
     enum x86_mmu mmu = on ? X86_MMU_KERNEL_AC : X86_MMU_KERNEL;
     struct jit_mode m = *t->m;
-    m.bits = (m.bits & ~(JIT_M_MMU | JIT_M_GLOBAL)) | (uint32_t)mmu << JIT_M_MMU_SH;
     unsigned plain, global;
-    if (!jit_mode_find(t->j, &m, &plain))
-        return false;
-    m.bits |= JIT_M_GLOBAL;
-    if (!jit_mode_find(t->j, &m, &global))
+    m.bits = (m.bits & ~JIT_M_MMU) | (uint32_t)mmu << JIT_M_MMU_SH;
+    if (!tr_modes(t, m, &plain, &global))
         return false;
     rflags(t, on ? ALU_OR : ALU_AND, on ? X86_FL_AC : ~X86_FL_AC);
     asm_store_imm(b, OP_GS(G_OFF(mmu)), mmu, 1);
@@ -96,8 +204,31 @@ static bool set_ac(struct tr *t, bool on, bool *end)
     return true;
 }
 
+static bool of_any_level(struct tr *t, bool *end)
+{
+    switch (t->s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET:
+        return tr_syscall(t, end);
+    case ZYDIS_MNEMONIC_MOV:
+        return mov_from(t);
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+        return read_base(t);
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+        return write_base(t);
+    default:
+        return false;
+    }
+}
+
 bool tr_system(struct tr *t, bool *end)
 {
+    if (!tr_code64(t))
+        return false;
+    if (of_any_level(t, end))
+        return true;
     if (!kernel64(t))
         return false;
     switch (t->s->zi.mnemonic) {

@@ -333,6 +333,20 @@ static void jump(struct maker *m, bool global)
     asm_jmp(b, jit_rw(m->j, m->j->thunk.dispatch_keep));
 }
 
+static void jump_any(struct maker *m)
+{
+    struct asm_buf *b = &m->b;
+    drop_calls(b);
+    asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
+    uint8_t *pending = asm_jcc(b, CC_NZ, NULL);
+    jit_jump_place(b);
+    try_jump(b, G_OFF(jit_key));
+    try_jump(b, G_OFF(jit_key_global));
+    asm_patch(pending, b->p);
+    asm_store(b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
+    asm_jmp(b, jit_rw(m->j, m->j->thunk.dispatch_keep));
+}
+
 /* On the host's stack: where the host's call returns to, and where the guest's does. */
 static void check_calls(struct asm_buf *b)
 {
@@ -612,6 +626,12 @@ bool jit_thunks_make(struct x86_cpu *c)
         }
     make_checks(&m);
     make_jumps(&m);
+    t->jump_any = at(&m);
+    jump_any(&m);
+    t->syscall = at(&m);
+    jit_syscall_thunk(j, &m.b);
+    t->sysret = at(&m);
+    jit_sysret_thunk(j, &m.b);
     t->dead = at(&m);
     asm_store(&m.b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     asm_jmp(&m.b, jit_rw(j, t->dispatch));

@@ -196,6 +196,10 @@ void tr_group_step(struct tr *t); /* behind each instruction */
 
 /* ---- system.c ---- */
 bool tr_system(struct tr *t, bool *end);
+/* The numbers of a mode, for code in pages that are not global and in global ones. False: there is
+ * no room for them. */
+bool tr_modes(struct tr *t, struct jit_mode m, unsigned *plain, unsigned *global);
+bool tr_syscall(struct tr *t, bool *end); /* syscall.c */
 
 /* ---- flow (flow.c) ---- */
 /* Looks at cpu->pending; if it is set, leaves the translation, to continue at `rip`. */

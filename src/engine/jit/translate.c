@@ -85,6 +85,8 @@ static bool is_alone(const struct jit_src *s)
     case ZYDIS_MNEMONIC_CLAC:
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_SWAPGS:
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET:
         return false;
     case ZYDIS_MNEMONIC_INVALID:
     case ZYDIS_MNEMONIC_RDRAND:
@@ -163,6 +165,11 @@ static void decode_run(struct tr *t)
         if (off + len - 1 > limit) {
             if (!off)
                 x86_gp0(t->c);
+            t->n--;
+            break;
+        }
+        /* STI needs the next one: system.c */
+        if (off && t->n == JIT_TB_INSNS && t->j->src[t->n - 1].zi.mnemonic == ZYDIS_MNEMONIC_STI) {
             t->n--;
             break;
         }

@@ -8,20 +8,16 @@ enum code_kind { CODE32, CODE64 };
 
 static void flat_cs(struct x86_cpu *c, unsigned sel, unsigned cpl, enum code_kind kind)
 {
-    c->s.seg[X86_CS] = (struct x86_seg){
-        .sel = (uint16_t)((sel & 0xfffc) | cpl),
-        .limit = 0xffffffff,
-        .attr = X86_ATTR_G | (kind == CODE64 ? X86_ATTR_L : X86_ATTR_DB) | X86_ATTR_P |
-                cpl << X86_ATTR_DPL_SH | X86_ATTR_S | X86_TYPE_X | X86_TYPE_RW | X86_TYPE_A};
+    c->s.seg[X86_CS] =
+        (struct x86_seg){.sel = (uint16_t)((sel & 0xfffc) | cpl),
+                         .limit = 0xffffffff,
+                         .attr = kind == CODE64 ? X86_FLAT_CODE64(cpl) : X86_FLAT_CODE32(cpl)};
 }
 
 static void flat_ss(struct x86_cpu *c, unsigned sel, unsigned cpl)
 {
-    c->s.seg[X86_SS] =
-        (struct x86_seg){.sel = (uint16_t)((sel & 0xfffc) | cpl),
-                         .limit = 0xffffffff,
-                         .attr = X86_ATTR_G | X86_ATTR_DB | X86_ATTR_P | cpl << X86_ATTR_DPL_SH |
-                                 X86_ATTR_S | X86_TYPE_RW | X86_TYPE_A};
+    c->s.seg[X86_SS] = (struct x86_seg){
+        .sel = (uint16_t)((sel & 0xfffc) | cpl), .limit = 0xffffffff, .attr = X86_FLAT_DATA(cpl)};
 }
 
 static void syscall_enter(struct x86_cpu *c, const struct x86_insn *i)
@@ -52,7 +48,7 @@ static void syscall_return(struct x86_cpu *c, const struct x86_insn *i)
     flat_cs(c, wide ? sel + 16 : sel, 3, wide ? CODE64 : CODE32);
     flat_ss(c, sel + 8, 3);
     c->s.rip = rip;
-    x86_set_rflags(c, c->s.gpr[11] & 0x3c7fd7);
+    x86_set_rflags(c, c->s.gpr[11] & X86_SYSRET_FLAGS);
     x86_update_mode(c);
 }
 

@@ -62,6 +62,15 @@ static inline unsigned x86_sys_type(uint32_t a)
     return a & X86_ATTR_S ? 0 : a & X86_ATTR_TYPE;
 }
 
+/* The segments that SYSCALL and its like load: base 0, limit 4 GiB (SDM vol. 2, SYSCALL). */
+#define X86_FLAT(cpl) \
+    (X86_ATTR_G | X86_ATTR_P | (cpl) << X86_ATTR_DPL_SH | X86_ATTR_S | X86_TYPE_RW | X86_TYPE_A)
+#define X86_FLAT_CODE64(cpl) (X86_FLAT(cpl) | X86_ATTR_L | X86_TYPE_X)
+#define X86_FLAT_CODE32(cpl) (X86_FLAT(cpl) | X86_ATTR_DB | X86_TYPE_X)
+#define X86_FLAT_DATA(cpl)   (X86_FLAT(cpl) | X86_ATTR_DB)
+/* RFLAGS as SYSRET loads them: neither RF nor VM (SDM vol. 2, SYSRET). */
+#define X86_SYSRET_FLAGS 0x3c7fd7u
+
 /* Faults that name a selector. */
 static inline _Noreturn void x86_fault_sel(struct x86_cpu *c, enum x86_vector v, unsigned sel)
 {

@@ -1,0 +1,159 @@
+/*
+ * syscall.c - SYSCALL and SYSRET between user and kernel code of 64 bits, without leaving
+ * translated code.
+ *
+ * All that a translation's mode depends on stays the same but for the privilege level and what
+ * data accesses may do, so that the mode on the other side is known when the instruction is
+ * translated. The work itself is done by two thunks. RFLAGS.TF is 0 whenever translations are
+ * executed; whatever else is unusual (EFER.SCE clear, RFLAGS.AC, a return address that is not
+ * canonical, TF loaded by SYSRET) is left to the semantic function.
+ */
+#include "engine/jit/tr.h"
+#include "isa/x86/priv.h"
+
+/* R11 as the thunks want it: the jit_insn, should its function be needed, and the modes to go on
+ * in, of code in pages that are not global and of code in global ones. */
+#define ARG_PLAIN_SH  32
+#define ARG_GLOBAL_SH 40
+
+/* ---- translations ---- */
+
+static bool to_level(struct tr *t, uint32_t level, enum x86_mmu mmu, const uint8_t *thunk,
+                     bool *end)
+{
+    struct jit_mode m = *t->m;
+    unsigned plain, global;
+    m.bits &= ~(JIT_M_USER | JIT_M_CPL0 | JIT_M_MMU);
+    m.bits |= level | (uint32_t)mmu << JIT_M_MMU_SH;
+    if (!tr_modes(t, m, &plain, &global))
+        return false;
+    struct jit_insn *ji = tr_insn(t);
+    *end = true;
+    if (!ji)
+        return true;
+    tr_need_fl(t);
+    if (level == JIT_M_CPL0)
+        tr_rip(&t->b, t->tb->pic, H_RAX, t->tb->rip + t->s->i.end);
+    asm_mov_imm(&t->b, H_R11,
+                jit_data_off(t->j, ji) | (uint64_t)plain << ARG_PLAIN_SH |
+                    (uint64_t)global << ARG_GLOBAL_SH);
+    asm_jmp(&t->b, jit_rw(t->j, thunk));
+    return true;
+}
+
+bool tr_syscall(struct tr *t, bool *end)
+{
+    if (t->s->zi.mnemonic == ZYDIS_MNEMONIC_SYSCALL && (t->m->bits & JIT_M_USER))
+        return to_level(t, JIT_M_CPL0, X86_MMU_KERNEL, t->j->thunk.syscall, end);
+    if (t->s->zi.mnemonic == ZYDIS_MNEMONIC_SYSRET && (t->m->bits & JIT_M_CPL0) &&
+        t->s->i.osize == 8)
+        return to_level(t, JIT_M_USER, X86_MMU_USER, t->j->thunk.sysret, end);
+    return false;
+}
+
+/* ---- thunks ---- */
+
+/* What R11 says; R11 is lost. */
+static void set_level(struct asm_buf *b, unsigned cpl, enum x86_mmu mmu)
+{
+    jit_shift(b, JIT_SHR, H_R11, ARG_PLAIN_SH, true);
+    asm_store(b, OP_GS(G_OFF(jit_key) + 7), H_R11, 1);
+    jit_shift(b, JIT_SHR, H_R11, ARG_GLOBAL_SH - ARG_PLAIN_SH, false);
+    asm_store(b, OP_GS(G_OFF(jit_key_global) + 7), H_R11, 1);
+    asm_store_imm(b, OP_GS(G_OFF(cpl)), (int32_t)cpl, 1);
+    asm_store_imm(b, OP_GS(G_OFF(mmu)), mmu, 1);
+}
+
+/* A flat segment for the selector in RAX, as fast.c makes it. */
+static void set_seg(struct asm_buf *b, unsigned seg, uint32_t attr)
+{
+    int32_t at = G_OFF(s.seg) + (int32_t)(seg * sizeof(struct x86_seg));
+    asm_store_imm(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, base)), 0, 8);
+    asm_store_imm(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, limit)), -1, 4);
+    asm_store(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, sel)), H_RAX, 2);
+    asm_store_imm(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, attr)), (int32_t)attr, 4);
+}
+
+/* RFLAGS become EAX, whose bits are all defined; EAX and R11 are lost. */
+static void set_rflags(struct asm_buf *b)
+{
+    asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), X86_FL_R1, 4);
+    asm_store(b, OP_GS(G_OFF(s.rflags)), H_RAX, 8);
+    asm_mov_rr32(b, H_R11, H_RAX);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), X86_FL_ARITH & 0xff, 4);
+    jit_shift(b, JIT_SHL, H_R11, 8, false);
+    jit_shift(b, JIT_SHR, H_RAX, 11, false); /* OF */
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), 1, 4);
+    asm_alu_imm(b, ALU_OR, OP_REG(H_R11), 0x200, 4); /* as LAHF gives it */
+    asm_alu(b, ALU_OR, H_RAX, OP_REG(H_R11), 4);
+    asm_store(b, OP_GS(G_OFF(fl)), H_RAX, 2);
+}
+
+/* Leads to the semantic function. */
+struct unusual {
+    uint8_t *site[3];
+    unsigned n;
+};
+
+static void unusual_if(struct unusual *u, struct asm_buf *b, unsigned cc)
+{
+    u->site[u->n++] = asm_jcc(b, cc, NULL);
+}
+
+static void unusual(struct jit *j, struct asm_buf *b, const struct unusual *u)
+{
+    for (unsigned n = 0; n < u->n; n++)
+        asm_patch(u->site[n], b->p);
+    asm_mov_rr32(b, H_RAX, H_R11);
+    asm_jmp(b, jit_rw(j, j->thunk.interp_end));
+}
+
+void jit_syscall_thunk(struct jit *j, struct asm_buf *b)
+{
+    struct unusual u = {0};
+    jit_test_imm(b, OP_GS(G_OFF(s.efer)), X86_EFER_SCE);
+    unusual_if(&u, b, CC_Z);
+    jit_test_imm(b, OP_GS(G_OFF(s.rflags)), X86_FL_AC);
+    unusual_if(&u, b, CC_NZ);
+    asm_mov_rr(b, tr_reg(X86_RCX), H_RAX);
+    set_level(b, 0, X86_MMU_KERNEL);
+    jit_rflags(b);
+    asm_store(b, OP_GS(G_GPR(11)), H_RAX, 8);
+    asm_load(b, H_R11, OP_GS(G_OFF(s.fmask)), 4);
+    asm_insn(b, (struct opcode){.op = 0xf7}, 2, OP_REG(H_R11)); /* NOT */
+    asm_alu(b, ALU_AND, H_RAX, OP_REG(H_R11), 4);
+    set_rflags(b);
+    asm_load(b, H_RAX, OP_GS(G_OFF(s.star) + 4), 2);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), -4, 4);
+    set_seg(b, X86_CS, X86_FLAT_CODE64(0));
+    asm_alu_imm(b, ALU_ADD, OP_REG(H_RAX), 8, 4);
+    set_seg(b, X86_SS, X86_FLAT_DATA(0));
+    asm_load(b, H_RAX, OP_GS(G_OFF(s.lstar)), 8);
+    asm_jmp(b, jit_rw(j, j->thunk.jump_any));
+    unusual(j, b, &u);
+}
+
+void jit_sysret_thunk(struct jit *j, struct asm_buf *b)
+{
+    struct unusual u = {0};
+    unsigned rcx = tr_reg(X86_RCX);
+    jit_test_imm(b, OP_GS(G_OFF(s.efer)), X86_EFER_SCE);
+    unusual_if(&u, b, CC_Z);
+    jit_test_imm(b, OP_GS(G_GPR(11)), X86_FL_TF | X86_FL_AC);
+    unusual_if(&u, b, CC_NZ);
+    jit_cmp_canonical(b, rcx, H_RAX);
+    unusual_if(&u, b, CC_NZ);
+    set_level(b, 3, X86_MMU_USER);
+    asm_load(b, H_RAX, OP_GS(G_GPR(11)), 4);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), (int32_t)X86_SYSRET_FLAGS, 4);
+    set_rflags(b);
+    asm_load(b, H_RAX, OP_GS(G_OFF(s.star) + 6), 2);
+    asm_alu_imm(b, ALU_ADD, OP_REG(H_RAX), 8, 4);
+    asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), 3, 4);
+    set_seg(b, X86_SS, X86_FLAT_DATA(3));
+    asm_alu_imm(b, ALU_ADD, OP_REG(H_RAX), 8, 4);
+    set_seg(b, X86_CS, X86_FLAT_CODE64(3));
+    asm_mov_rr(b, H_RAX, rcx);
+    asm_jmp(b, jit_rw(j, j->thunk.jump_any));
+    unusual(j, b, &u);
+}
