@@ -4,7 +4,7 @@
  *
  *     HOME/lock             taken by verbs that give or free names
  *     HOME/vms/NAME/        vm.yaml     the user's; changed by `set` and `edit` only
- *                           state.json  the tool's: UUID, MACs, layers; see state.h
+ *                           state.json  the tool's: UUID, layers; see state.h
  *                           run.json    who runs it now, or how that ended; see status.h
  *                           suspended.state  of a suspended VM
  *                           lock        see lock.h

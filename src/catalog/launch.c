@@ -20,8 +20,10 @@
 #include "base/log.h"
 #include "catalog/lock.h"
 #include "catalog/remote.h"
+#include "catalog/saved.h"
 #include "catalog/status.h"
 #include "catalog/store.h"
+#include "catalog/vmspec.h"
 #include "vmm/vmm.h"
 
 #define MAX_VMM_LOG (4 * 1024 * 1024)
@@ -173,14 +175,20 @@ static int set_up(struct launch *l, const struct spec *s, struct error *e)
 }
 
 /* The end of a run, for run.json: an orderly one, or what went wrong. */
-static void record(struct launch *l, int rc, const struct error *e, const char *why)
+static void record(struct launch *l, const struct spec *s, int rc, const struct error *e,
+                   const char *why)
 {
+    bool suspended = strcmp(why, VMM_WHY_SUSPENDED) == 0;
     const char *outcome = rc && rc != ERR_GUEST ? "failed" : "off";
     if (l->record.fd < 0)
         return;
-    if (strcmp(why, VMM_WHY_SUSPENDED) == 0 || l->record.restoring)
+    if (suspended || l->record.restoring)
         outcome = "suspended";
-    vm_record_end(&l->record, outcome, rc ? e->msg : why[0] ? why : "power-off");
+    vm_record_end(&l->record, outcome,
+                  rc       ? e->msg
+                  : why[0] ? why
+                           : "power-off",
+                  suspended ? vm_saved_note(s) : NULL);
 }
 
 static _Noreturn void be_vmm(struct launch *l, const struct spec *s)
@@ -198,7 +206,7 @@ static _Noreturn void be_vmm(struct launch *l, const struct spec *s)
         rc = vmm_run(s, &o, &e);
     if (rc)
         log_error("%s%s%s", e.where, e.where[0] ? ": " : "", e.msg);
-    record(l, rc, &e, why);
+    record(l, s, rc, &e, why);
     if (l->lock >= 0)
         unlinkat(l->vm->dir, VM_SOCKET, 0);
     tell(l, &e);
@@ -264,30 +272,41 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
     return told.code;
 }
 
-int vm_drop_state(const struct vm *vm, struct error *e)
+/* The record says how it is with the state from now on; `saved` is taken over. */
+static int put_state(const struct vm *vm, const char *outcome, const char *reason, json_t *saved,
+                     struct error *e)
 {
     struct vm_status status;
     struct vm_record r;
     vm_status_read(vm, &status);
     int rc = vm_record_begin(&r, vm->dir, status.engine, true, e);
+    if (rc) {
+        json_decref(saved);
+        return rc;
+    }
+    r.restoring = false;
+    vm_record_end(&r, outcome, reason, saved);
+    return 0;
+}
+
+int vm_drop_state(const struct vm *vm, struct error *e)
+{
+    int rc = put_state(vm, "off", "its saved state was thrown away", NULL, e);
     if (rc)
         return rc;
-    r.restoring = false;
-    vm_record_end(&r, "off", "its saved state was thrown away");
     unlinkat(vm->dir, VM_STATE_OF_RUN, 0);
     return store_sync(vm->dir, e);
 }
 
 int vm_adopt_state(const struct vm *vm, struct error *e)
 {
-    struct vm_status status;
-    struct vm_record r;
-    vm_status_read(vm, &status);
-    int rc = vm_record_begin(&r, vm->dir, status.engine, true, e);
+    struct spec s;
+    int rc = vm_spec_load(vm, NULL, 0, &s, e);
     if (rc)
         return rc;
-    vm_record_end(&r, "suspended", "its state is a snapshot's");
-    return store_sync(vm->dir, e);
+    rc = put_state(vm, "suspended", "its state is a snapshot's", vm_saved_note(&s), e);
+    spec_fini(&s);
+    return rc ? rc : store_sync(vm->dir, e);
 }
 
 int vm_forget_state(const struct vm *vm, struct error *e)

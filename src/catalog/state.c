@@ -28,10 +28,8 @@ int vm_state_new(struct vm_state *s, struct error *e)
     if (getrandom(b, sizeof b, 0) != sizeof b)
         return error_errno(e, ERR_IO, errno, "no random numbers");
     format_uuid(b, s->uuid);
-    /* IEEE 802: a locally administered, individual address. */
-    snprintf(s->mac, sizeof s->mac, "52:54:%02x:%02x:%02x:%02x", b[12], b[13], b[14], b[15]);
-    s->root = json_pack("{s:i, s:s, s:I, s:[s]}", "version", VM_STATE_VERSION, "uuid", s->uuid,
-                        "created", (json_int_t)s->created, "macs", s->mac);
+    s->root = json_pack("{s:i, s:s, s:I}", "version", VM_STATE_VERSION, "uuid", s->uuid, "created",
+                        (json_int_t)s->created);
     return s->root ? 0 : error_set(e, ERR_NOMEM, "out of memory");
 }
 
@@ -53,15 +51,13 @@ static int damaged(int dir, const char *why, struct error *e)
 static int take(int dir, struct vm_state *s, struct error *e)
 {
     const char *uuid = json_string_value(json_object_get(s->root, "uuid"));
-    const char *mac = json_string_value(json_array_get(json_object_get(s->root, "macs"), 0));
     json_int_t version = json_integer_value(json_object_get(s->root, "version"));
     if (version > VM_STATE_VERSION)
         return error_set(e, ERR_HOST, "%s is of version %lld, made by a newer Sosia; use that",
                          VM_STATE_FILE, (long long)version);
-    if (version < 1 || !uuid || !is_uuid(uuid) || (mac && strlen(mac) >= sizeof s->mac))
+    if (version < 1 || !uuid || !is_uuid(uuid))
         return damaged(dir, "is not what the tool wrote", e);
     memcpy(s->uuid, uuid, sizeof s->uuid);
-    snprintf(s->mac, sizeof s->mac, "%s", mac ? mac : "");
     s->created = json_integer_value(json_object_get(s->root, "created"));
     return 0;
 }

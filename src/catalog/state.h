@@ -15,12 +15,11 @@
 
 struct vm_state {
     char uuid[37];
-    char mac[18];
     int64_t created; /* seconds since 1970 */
     json_t *root;    /* all of it */
 };
 
-/* A new VM's: a random UUID, and a MAC made from it. ERR_NOMEM, ERR_IO. */
+/* A new VM's, with a random UUID. ERR_NOMEM, ERR_IO. */
 int vm_state_new(struct vm_state *s, struct error *e);
 /* ERR_DAMAGED: it is missing or not what it should be; ERR_HOST: of a newer version. */
 int vm_state_load(int dir, struct vm_state *s, struct error *e);

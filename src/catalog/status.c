@@ -17,6 +17,7 @@
 #include "catalog/store.h"
 
 #define MAX_RECORD 65536
+#define ROOM       8190
 #define LAST_WORDS "sosia: ended by signal"
 
 const char *const vm_run_words[] = {"stopped", "starting", "running",
@@ -74,14 +75,20 @@ static void why_gone(int dir, const json_t *o, struct vm_status *s)
                  "its process (%d) was killed: by SIGKILL, or for want of memory", s->pid);
 }
 
-static void read_record(int dir, struct vm_status *s)
+/* NULL: there is none. */
+static json_t *load_record(int dir)
 {
     CLEANUP_FREE char *text = NULL;
     size_t len;
     struct error unused;
     if (store_read(dir, VM_RUN_FILE, MAX_RECORD, &text, &len, &unused))
-        return;
+        return NULL;
     json_t *o = json_loadb(text, len, 0, NULL);
+    return o ? o : json_null();
+}
+
+static void take_record(int dir, const json_t *o, struct vm_status *s)
+{
     s->pid = (int)json_integer_value(json_object_get(o, "pid"));
     s->started = json_integer_value(json_object_get(o, "started"));
     s->ended = json_integer_value(json_object_get(o, "ended"));
@@ -89,29 +96,39 @@ static void read_record(int dir, struct vm_status *s)
     copy_text(s->reason, sizeof s->reason, json_object_get(o, "reason"));
     const char *outcome = json_string_value(json_object_get(o, "outcome"));
     bool restoring = json_is_true(json_object_get(o, "restoring"));
-    if (!vm_is_alive(s)) {
-        s->run = (outcome && strcmp(outcome, "suspended") == 0) || restoring ? VM_SUSPENDED
-                 : outcome && strcmp(outcome, "off") == 0                    ? VM_STOPPED
-                                                                             : VM_CRASHED;
-        if (!outcome && !restoring)
-            why_gone(dir, o, s);
-    }
-    json_decref(o);
+    if (vm_is_alive(s))
+        return;
+    s->run = (outcome && strcmp(outcome, "suspended") == 0) || restoring ? VM_SUSPENDED
+             : outcome && strcmp(outcome, "off") == 0                    ? VM_STOPPED
+                                                                         : VM_CRASHED;
+    if (!outcome && !restoring)
+        why_gone(dir, o, s);
 }
 
-void vm_status_read(const struct vm *vm, struct vm_status *s)
+json_t *vm_status_saved(const struct vm *vm, struct vm_status *s)
 {
     *s = (struct vm_status){.run = VM_STOPPED};
     if (vm_lock_held(vm->lock, VM_LOCK_ALIVE))
         s->run = !vm_lock_held(vm->lock, VM_LOCK_READY)   ? VM_STARTING
                  : vm_lock_held(vm->lock, VM_LOCK_PAUSED) ? VM_PAUSED
                                                           : VM_RUNNING;
-    read_record(vm->dir, s);
+    json_t *o = load_record(vm->dir);
+    if (!o)
+        return NULL;
+    take_record(vm->dir, o, s);
+    json_t *saved = json_incref(json_object_get(o, "saved"));
+    json_decref(o);
+    return saved;
+}
+
+void vm_status_read(const struct vm *vm, struct vm_status *s)
+{
+    json_decref(vm_status_saved(vm, s));
 }
 
 /* In place: the sandbox lets nobody make a file. A reader that meets half of it sees a crash for an
- * instant, as does one that comes too late for the lock. 0 or an errno: what begins must be on
- * record; the rest takes no more room than that. */
+ * instant, as does one that comes too late for the lock. Blanks make it as long from the beginning
+ * as it may become, so that a full disk cannot keep the end off the record. 0 or an errno. */
 static int put_record(const struct vm_record *r, const char *outcome, const char *reason)
 {
     json_t *o =
@@ -120,17 +137,30 @@ static int put_record(const struct vm_record *r, const char *outcome, const char
                   "engine", r->engine, "outcome", outcome, "reason", reason);
     if (r->restoring)
         json_object_set_new(o, "restoring", json_true());
+    if (r->saved && (r->restoring || (outcome && strcmp(outcome, "suspended") == 0)))
+        json_object_set(o, "saved", r->saved);
     if (outcome)
         json_object_set_new(o, "ended", json_integer((json_int_t)time(NULL)));
     CLEANUP_FREE char *text = json_dumps(o, JSON_PRESERVE_ORDER);
     json_decref(o);
-    if (!text)
+    CLEANUP_FREE char *padded = NULL;
+    int len = text ? asprintf(&padded, "%-*s\n", ROOM, text) : -1;
+    if (len < 0) {
+        padded = NULL;
         return ENOMEM;
-    size_t len = strlen(text);
-    ssize_t n = pwrite(r->fd, text, len, 0);
-    if (n < 0 || ftruncate(r->fd, (off_t)len) < 0 || fdatasync(r->fd) < 0)
+    }
+    ssize_t n = pwrite(r->fd, padded, (size_t)len, 0);
+    if (n < 0 || ftruncate(r->fd, len) < 0 || fdatasync(r->fd) < 0)
         return errno;
-    return n == (ssize_t)len ? 0 : ENOSPC;
+    return n == len ? 0 : ENOSPC;
+}
+
+static void drop_record(struct vm_record *r)
+{
+    json_decref(r->saved);
+    r->saved = NULL;
+    close(r->fd);
+    r->fd = -1;
 }
 
 int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool restoring,
@@ -145,19 +175,26 @@ int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool resto
     r->fd = openat(dir, VM_RUN_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (r->fd < 0)
         return error_file(e, errno, "%s: cannot write it", store_path(dir, VM_RUN_FILE, path));
+    if (restoring) {
+        json_t *before = load_record(dir);
+        r->saved = json_incref(json_object_get(before, "saved"));
+        json_decref(before);
+    }
     int err = put_record(r, NULL, NULL);
     if (!err)
         return 0;
-    close(r->fd);
-    r->fd = -1;
+    drop_record(r);
     return error_file(e, err, "%s: cannot write it", store_path(dir, VM_RUN_FILE, path));
 }
 
-void vm_record_end(struct vm_record *r, const char *outcome, const char *reason)
+void vm_record_end(struct vm_record *r, const char *outcome, const char *reason, json_t *saved)
 {
+    if (saved) {
+        json_decref(r->saved);
+        r->saved = saved;
+    }
     put_record(r, outcome, reason);
-    close(r->fd);
-    r->fd = -1;
+    drop_record(r);
 }
 
 void vm_record_touch(struct vm_record *r)

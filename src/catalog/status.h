@@ -8,6 +8,8 @@
 #ifndef SOSIA_CATALOG_STATUS_H
 #define SOSIA_CATALOG_STATUS_H
 
+#include <jansson.h>
+
 #include "catalog/catalog.h"
 
 #define VM_RUN_FILE     "run.json"
@@ -32,6 +34,9 @@ static inline bool vm_is_alive(const struct vm_status *s)
 /* Cannot fail: what cannot be read is not known. */
 void vm_status_read(const struct vm *vm, struct vm_status *s);
 
+/* The same, and what the state of a suspended VM rests on (saved.h); the caller's, may be NULL. */
+json_t *vm_status_saved(const struct vm *vm, struct vm_status *s);
+
 /* ---- for the VMM ---- */
 
 struct vm_record {
@@ -39,6 +44,7 @@ struct vm_record {
     int64_t started, log; /* log: how long the VMM's log was then */
     char engine[16], boot[40];
     bool restoring; /* from VM_STATE_OF_RUN, which is still what counts if it dies now */
+    json_t *saved;  /* what that rests on; owned */
 };
 /* Writes that it starts; the descriptor stays open for the end. ERR_PERM, ERR_IO. */
 int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool restoring,
@@ -47,7 +53,8 @@ int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool resto
 void vm_record_ready(struct vm_record *r);
 /* Tells those who watch the file that something has changed. */
 void vm_record_touch(struct vm_record *r);
-/* `outcome`: "off", "failed", or "suspended": its state is in VM_STATE_OF_RUN. */
-void vm_record_end(struct vm_record *r, const char *outcome, const char *reason);
+/* `outcome`: "off", "failed", or "suspended": its state is in VM_STATE_OF_RUN, and rests on
+ * `saved`, which is taken over; NULL: on what it rested on before. */
+void vm_record_end(struct vm_record *r, const char *outcome, const char *reason, json_t *saved);
 
 #endif

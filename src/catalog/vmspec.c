@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/url.h"
+#include "catalog/saved.h"
 #include "catalog/store.h"
 #include "spec/edit.h"
 #include "spec/source.h"
@@ -55,8 +56,9 @@ int vm_spec_write(const struct vm *vm, const char *text, struct error *e)
     int rc = spec_load_text(path, text, strlen(text), &s, e);
     if (rc)
         return rc;
+    rc = vm_saved_check_machine(vm, &s, e);
     spec_fini(&s);
-    return store_write(vm->dir, VM_SPEC, text, strlen(text), e);
+    return rc ? rc : store_write(vm->dir, VM_SPEC, text, strlen(text), e);
 }
 
 struct absolute {

@@ -5,6 +5,7 @@
 #include "catalog/launch.h"
 #include "catalog/layer.h"
 #include "catalog/remote.h"
+#include "catalog/saved.h"
 #include "catalog/watch.h"
 #include "cli/life.h"
 
@@ -41,6 +42,10 @@ int life_launch(struct vm *vm, struct error *e)
     rc = spec_check(&s, e);
     if (!rc)
         rc = vm_layers_check(vm, e);
+    if (!rc)
+        rc = vm_saved_check_machine(vm, &s, e);
+    if (!rc)
+        rc = vm_saved_check_disks(vm, &s, e);
     if (!rc)
         rc = vm_launch(vm, &s, e);
     spec_fini(&s);

@@ -217,7 +217,6 @@ int cli_info(const struct cli_args *a, struct error *e)
     if (cli_has(a, CLI_JSON)) {
         json_t *o = facts_json(&vm, &f);
         json_object_set_new(o, "folder", cli_json_text(vm.path));
-        json_object_set_new(o, "mac", cli_json_text(f.has_state ? f.state.mac : NULL));
         json_object_set_new(o, "disks", f.has_spec ? disks_json(&f.spec) : json_null());
         rc = cli_print_json(o, e);
     } else {

@@ -52,7 +52,7 @@ static void let_go(struct held *h, int rc, const struct error *e)
 {
     if (h->record.fd >= 0)
         vm_record_end(&h->record, rc && rc != ERR_GUEST ? "failed" : "off",
-                      rc ? e->msg : "power-off");
+                      rc ? e->msg : "power-off", NULL);
     if (h->lock >= 0)
         close(h->lock);
 }

@@ -143,7 +143,7 @@ int cli_edit(const struct cli_args *a, struct error *e)
         rc = run_editor(path, e);
     if (!rc)
         rc = take_over(&c, vm.name, text, path, e);
-    if (rc == ERR_SPEC)
+    if (rc == ERR_SPEC || rc == ERR_STATE)
         fprintf(stderr, "sosia: nothing is changed; your text is in %s\n", path);
     else if (rc != ERR_BUSY && fd >= 0)
         unlink(path);

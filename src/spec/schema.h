@@ -30,6 +30,7 @@ struct spec_key {
     const char *help; /* one line */
     const char *const
         *words;        /* enumerations: the words in the order of the enum, NULL at the end */
+    bool hardware;     /* what the guest sees of the machine: a saved state fits one value only */
     uint64_t min, max; /* numbers and sizes: bounds; texts: bounds of the length in bytes */
 };
 

@@ -84,6 +84,9 @@ int spec_load_text(const char *path, const char *text, size_t len, struct spec *
  * make sense. Errors as spec_load()'s, pointing at the value if it is known where it is written.
  * ERR_SPEC. */
 int spec_check(const struct spec *s, struct error *e);
+/* What the guest sees of the machine, a line "key: value" for each key that says it, of disks
+ * "disks[0].bus: virtio". Of files only whether they are given. Allocated; NULL: out of memory. */
+char *spec_hardware(const struct spec *s);
 void spec_fini(struct spec *s); /* a failed spec_load() leaves nothing to free */
 
 /* "auto", then the names of image formats; NULL at the end. */

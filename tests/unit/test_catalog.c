@@ -186,12 +186,12 @@ static void ends_of_runs(void **state)
     make("r");
     assert_int_equal(catalog_find(&c, "r", VM_FIND_READ, &vm, &e), 0);
     assert_int_equal(vm_record_begin(&r, vm.dir, "jit", false, &e), 0);
-    vm_record_end(&r, "off", "power-off");
+    vm_record_end(&r, "off", "power-off", NULL);
     vm_status_read(&vm, &s);
     assert_int_equal(s.run, VM_STOPPED);
     assert_string_equal(s.reason, "power-off");
     assert_int_equal(vm_record_begin(&r, vm.dir, "jit", false, &e), 0);
-    vm_record_end(&r, "failed", "no memory");
+    vm_record_end(&r, "failed", "no memory", NULL);
     vm_status_read(&vm, &s);
     assert_int_equal(s.run, VM_CRASHED);
     assert_string_equal(s.reason, "no memory");
@@ -210,16 +210,22 @@ static void ends_of_runs(void **state)
     assert_string_equal(s.reason, "ended by signal 11 (Segmentation fault)");
     /* A suspended VM stays so until its guest runs again. */
     assert_int_equal(vm_record_begin(&r, vm.dir, "jit", false, &e), 0);
-    vm_record_end(&r, "suspended", "suspended");
+    vm_record_end(&r, "suspended", "suspended", json_pack("{s:i}", "n", 7));
     vm_status_read(&vm, &s);
     assert_int_equal(s.run, VM_SUSPENDED);
+    /* What its state rests on is on record as long, whoever dies. */
     assert_int_equal(vm_record_begin(&r, vm.dir, "jit", true, &e), 0);
-    vm_status_read(&vm, &s);
+    vm_record_end(&r, "suspended", "no memory", NULL);
+    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", true, &e), 0);
+    json_t *saved = vm_status_saved(&vm, &s);
     assert_int_equal(s.run, VM_SUSPENDED);
+    assert_int_equal(json_integer_value(json_object_get(saved, "n")), 7);
+    json_decref(saved);
     vm_record_ready(&r);
-    vm_status_read(&vm, &s);
+    assert_null(vm_status_saved(&vm, &s));
     assert_int_equal(s.run, VM_CRASHED);
-    close(r.fd);
+    vm_record_end(&r, "off", "power-off", NULL);
+    assert_null(vm_status_saved(&vm, &s));
     /* Nonsense in the record is no crash of ours. */
     assert_int_equal(store_write(vm.dir, VM_RUN_FILE, "[1", 2, &e), 0);
     vm_status_read(&vm, &s);

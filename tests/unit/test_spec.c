@@ -523,6 +523,45 @@ static void test_manual(void **state)
         assert_non_null(strstr(manual, k->name));
 }
 
+/* What a saved state fits: what the guest sees, whatever the spec says otherwise or how. */
+static void test_hardware(void **state)
+{
+    static const char base[] = "memory: 64M\ndisks: [disk]\n";
+    static const struct {
+        const char *text;
+        bool same;
+    } others[] = {
+        {"disks:\n  - {file: empty, bus: virtio}\nmemory: 65536K\n", true},
+        {"memory: 64M\ndisks: [disk]\nengine: interp\nclock: localtime\nname: b\n", true},
+        {"memory: 64M\ndisks: [{file: disk, iops: 10, format: raw}]\n", true},
+        {"memory: 65M\ndisks: [disk]\n", false},
+        {"memory: 64M\ndisks: [disk, disk]\n", false},
+        {"memory: 64M\ndisks: [disk]\ncpus: 2\n", false},
+        {"memory: 64M\ndisks: [{file: disk, bus: ide}]\n", false},
+        {"memory: 64M\ndisks: [{file: disk, serial: x}]\n", false},
+        {"memory: 64M\ndisks: [{file: disk, readonly: true}]\n", false},
+        {"memory: 64M\ndisks: [disk]\ncdrom: disk\n", false},
+        {"memory: 64M\ndisks: [disk]\nconsole: terminal\nserial: none\n", false},
+    };
+    struct spec a, b;
+    struct error e;
+    assert_int_equal(spec_load_text(file, base, strlen(base), &a, &e), 0);
+    char *is = spec_hardware(&a);
+    assert_non_null(strstr(is, "memory: 64M\n"));
+    assert_non_null(strstr(is, "disks[0].bus: virtio\n"));
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        const char *text = others[i].text;
+        assert_int_equal(spec_load_text(file, text, strlen(text), &b, &e), 0);
+        char *other = spec_hardware(&b);
+        if ((strcmp(is, other) == 0) != others[i].same)
+            fail_msg("%s:\n%s", text, other);
+        free(other);
+        spec_fini(&b);
+    }
+    free(is);
+    spec_fini(&a);
+}
+
 static int setup(void **state)
 {
     char path[96];
@@ -557,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_overrides),    cmocka_unit_test(test_bad_overrides),
         cmocka_unit_test(test_unreadable),   cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_made_by_hand), cmocka_unit_test(test_manual),
+        cmocka_unit_test(test_hardware),
     };
     return cmocka_run_group_tests_name("spec", tests, setup, teardown);
 }
