@@ -266,6 +266,7 @@ static void msrs(void **state)
         {0x2ff, 0xc06, true},
         {0x2ff, 0x100, false},
         {0x48, 1, true},
+        {0x48, 0x401, true},
         {0x48, 8, false},
         {0x10a, 0, false}, /* read-only */
         {0x12345, 0, false},
@@ -309,6 +310,10 @@ static void cpuid_is_coherent(void **state)
     s->c->s.cr4 |= X86_CR4_OSXSAVE;
     x86_cpuid(s->c, 1, 0, o);
     assert_true(o[2] >> 27 & 1);
+    x86_cpuid(s->c, 7, 0, o);
+    assert_int_equal(o[0], 2);
+    x86_cpuid(s->c, 7, 2, o);
+    assert_int_equal(o[3], 0x10); /* BHI_DIS_S, which SPEC_CTRL accepts */
     x86_cpuid(s->c, 0x15, 0, o);
     assert_int_equal((uint64_t)o[2] * o[1] / o[0], 2700000000ull);
     x86_cpuid(s->c, 0x40000000, 0, o);

@@ -23,6 +23,11 @@
 #define LEAF_EXT     0x80000000u
 #define LEAF_EXT_MAX 0x80000008u
 
+/* Leaf 7, subleaf 2, EDX: SPEC_CTRL has BHI_DIS_S. Kernels that find neither this nor an older
+ * processor clear the branch history by a loop at every system call, whatever ARCH_CAPABILITIES
+ * says. */
+#define LEAF7_2_BHI_CTRL (1u << 4)
+
 #define MSR_APIC_BASE    0x1bu
 #define APIC_BASE_ENABLE (1u << 11)
 
@@ -338,6 +343,9 @@ static void leaf_basic(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uin
             o[B] = m->feature[X86_F7_EBX];
             o[C] = m->feature[X86_F7_ECX];
             o[D] = m->feature[X86_F7_EDX];
+            o[A] = 2;
+        } else if (sub == 2) {
+            o[D] = LEAF7_2_BHI_CTRL;
         }
         break;
     case 0xb:

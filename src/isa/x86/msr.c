@@ -278,7 +278,7 @@ static const struct msr table[] = {
     {0x1b, 1, .read = read_apic_base, .write = write_apic_base},
     {0x3a, 1, .value = 1},                                   /* FEATURE_CONTROL: locked, no VMX */
     {0x3b, 1, FIELD(tsc_offset), .write = write_tsc_adjust}, /* TSC_ADJUST */
-    {0x48, 1, FIELD(spec_ctrl), .reserved = ~1ull},          /* IBRS only */
+    {0x48, 1, FIELD(spec_ctrl), .reserved = ~0x401ull},      /* IBRS, BHI_DIS_S */
     {0x49, 1, .write_only = true, .write = write_pred_cmd},
     {0x8b, 1, .value = 1ull << 32, .write = accept}, /* microcode revision; 0 is written to query */
     {0xce, 1, .read = read_platform_info},
