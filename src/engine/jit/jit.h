@@ -288,10 +288,15 @@ void jit_tlb_compare(struct asm_buf *b, enum x86_mmu mmu, bool write, unsigned l
 /* RFLAGS, but for RF and VM, into EAX; R11 is lost. Flags are in cpu->fl. */
 void jit_rflags(struct asm_buf *b);
 void jit_test_imm(struct asm_buf *b, struct opnd m, uint32_t bits); /* TEST m32, imm32 */
-enum jit_shift { JIT_SHL = 4, JIT_SHR = 5, JIT_SAR = 7 };
+enum jit_shift { JIT_ROR = 1, JIT_SHL = 4, JIT_SHR = 5, JIT_SAR = 7 };
 void jit_shift(struct asm_buf *b, enum jit_shift op, unsigned reg, unsigned count, bool wide);
 /* ZF: the address in `reg` is canonical; `tmp` is it if it is. */
 void jit_cmp_canonical(struct asm_buf *b, unsigned reg, unsigned tmp);
+
+/* The mode in `key`, which is the offset of cpu->jit_key or jit_key_global, becomes `mode`; flags
+ * and `tmp` are lost. The key is stored as a whole: who loads it next would have to wait for the
+ * store of a part. */
+void jit_set_mode(struct asm_buf *b, int32_t key, unsigned tmp, unsigned mode);
 
 /* ---- syscall.c ---- */
 void jit_syscall_thunk(struct jit *j, struct asm_buf *b);

@@ -53,13 +53,13 @@ bool tr_syscall(struct tr *t, bool *end)
 
 /* ---- thunks ---- */
 
-/* What R11 says; R11 is lost. */
+/* What R11 says; RAX and R11 are lost. */
 static void set_level(struct asm_buf *b, unsigned cpl, enum x86_mmu mmu)
 {
     jit_shift(b, JIT_SHR, H_R11, ARG_PLAIN_SH, true);
-    asm_store(b, OP_GS(G_OFF(jit_key) + 7), H_R11, 1);
+    jit_set_mode(b, G_OFF(jit_key), H_RAX, H_R11);
     jit_shift(b, JIT_SHR, H_R11, ARG_GLOBAL_SH - ARG_PLAIN_SH, false);
-    asm_store(b, OP_GS(G_OFF(jit_key_global) + 7), H_R11, 1);
+    jit_set_mode(b, G_OFF(jit_key_global), H_RAX, H_R11);
     asm_store_imm(b, OP_GS(G_OFF(cpl)), (int32_t)cpl, 1);
     asm_store_imm(b, OP_GS(G_OFF(mmu)), mmu, 1);
 }

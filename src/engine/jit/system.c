@@ -185,6 +185,16 @@ bool tr_modes(struct tr *t, struct jit_mode m, unsigned *plain, unsigned *global
     return jit_mode_find(t->j, &m, global);
 }
 
+void jit_set_mode(struct asm_buf *b, int32_t key, unsigned tmp, unsigned mode)
+{
+    asm_load(b, tmp, OP_GS(key), 8);
+    jit_shift(b, JIT_SHL, tmp, 8, true);
+    asm_insn(b, (struct opcode){.op = 0x8a, .byte_reg = true, .byte_rm = true}, tmp,
+             OP_REG((uint8_t)mode)); /* MOV r8, r8 */
+    jit_shift(b, JIT_ROR, tmp, 8, true);
+    asm_store(b, OP_GS(key), tmp, 8);
+}
+
 /* EFLAGS.AC selects another mode: the next instruction belongs to another translation. */
 static bool set_ac(struct tr *t, bool on, bool *end)
 {
@@ -197,8 +207,10 @@ static bool set_ac(struct tr *t, bool on, bool *end)
         return false;
     rflags(t, on ? ALU_OR : ALU_AND, on ? X86_FL_AC : ~X86_FL_AC);
     asm_store_imm(b, OP_GS(G_OFF(mmu)), mmu, 1);
-    asm_store_imm(b, OP_GS(G_OFF(jit_key) + 7), (int32_t)plain, 1);
-    asm_store_imm(b, OP_GS(G_OFF(jit_key_global) + 7), (int32_t)global, 1);
+    asm_mov_imm(b, H_R11, plain);
+    jit_set_mode(b, G_OFF(jit_key), H_RAX, H_R11);
+    asm_mov_imm(b, H_R11, global);
+    jit_set_mode(b, G_OFF(jit_key_global), H_RAX, H_R11);
     tr_goto_mode(t, (t->tb->rip + t->s->i.end) & t->c->ip_mask);
     *end = true;
     return true;
