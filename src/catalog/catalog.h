@@ -6,7 +6,7 @@
  *     HOME/vms/NAME/        vm.yaml     the user's; changed by `set` and `edit` only
  *                           state.json  the tool's: UUID, layers; see state.h
  *                           run.json    who runs it now, or how that ended; see status.h
- *                           suspended.state  of a suspended VM
+ *                           suspended.state, suspended.state.2  of a suspended VM; see status.h
  *                           lock        see lock.h
  *                           control     the socket of a running VM; see vmm/control.h
  *                           disks/ logs/

@@ -31,9 +31,9 @@
 /* The VMM's own. */
 struct launch {
     const struct vm *vm;
-    int lock;     /* a description of its own */
-    int tell;     /* to the tool, until the guest runs; then -1 */
-    bool restore; /* the VM is suspended */
+    int lock;         /* a description of its own */
+    int tell;         /* to the tool, until the guest runs; then -1 */
+    const char *from; /* the state of a VM that is suspended; else NULL */
     struct vm_record record;
     struct vmm_service service;
 };
@@ -93,7 +93,8 @@ static int open_logs(struct launch *l, struct error *e)
     l->service.console_log = open_log(dir, VM_LOG_CONSOLE, O_TRUNC, e);
     l->service.console_old = open_log(dir, VM_LOG_CONSOLE_OLD, 0, e);
     l->service.events = open_log(dir, VM_LOG_EVENTS, 0, e);
-    l->service.state = open_log(dir, VM_STATE_OF_RUN, 0, e);
+    unlinkat(dir, vm_state_other(l->from), 0); /* a snapshot may have it, too */
+    l->service.state = open_log(dir, vm_state_other(l->from), O_EXCL, e);
     return l->service.console_log < 0 || l->service.console_old < 0 || l->service.events < 0 ||
                    l->service.state < 0
                ? e->code
@@ -137,6 +138,8 @@ static void on_change(void *arg, enum vmm_change what)
     case VMM_READY:
         vm_lock_try(l->lock, VM_LOCK_READY);
         vm_record_ready(&l->record);
+        if (l->from)
+            unlinkat(l->vm->dir, l->from, 0);
         tell(l, &none);
         break;
     case VMM_PAUSED:
@@ -171,7 +174,7 @@ static int set_up(struct launch *l, const struct spec *s, struct error *e)
     if (l->service.control < 0)
         return l->service.control;
     catch_fatal();
-    return vm_record_begin(&l->record, l->vm->dir, engines[s->engine], l->restore, e);
+    return vm_record_begin(&l->record, l->vm->dir, engines[s->engine], l->from, e);
 }
 
 /* The end of a run, for run.json: an orderly one, or what went wrong. */
@@ -182,7 +185,7 @@ static void record(struct launch *l, const struct spec *s, int rc, const struct 
     const char *outcome = rc && rc != ERR_GUEST ? "failed" : "off";
     if (l->record.fd < 0)
         return;
-    if (suspended || l->record.restoring)
+    if (suspended || l->record.from)
         outcome = "suspended";
     vm_record_end(&l->record, outcome,
                   rc       ? e->msg
@@ -198,9 +201,10 @@ static _Noreturn void be_vmm(struct launch *l, const struct spec *s)
     l->service.changed = on_change;
     l->service.arg = l;
     char state[STORE_PATH];
-    store_path(l->vm->dir, VM_STATE_OF_RUN, state);
-    const struct vmm_options o = {
-        .verbose = 1, .state = l->restore ? state : NULL, .service = &l->service, .why = why};
+    const struct vmm_options o = {.verbose = 1,
+                                  .state = l->from ? store_path(l->vm->dir, l->from, state) : NULL,
+                                  .service = &l->service,
+                                  .why = why};
     int rc = set_up(l, s, &e);
     if (!rc)
         rc = vmm_run(s, &o, &e);
@@ -248,7 +252,7 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
         struct launch l = {.vm = vm,
                            .lock = -1,
                            .tell = fd[1],
-                           .restore = status.run == VM_SUSPENDED,
+                           .from = status.run == VM_SUSPENDED ? status.state : NULL,
                            .record = {.fd = -1}};
         close_others(&l);
         be_vmm(&l, s);
@@ -272,39 +276,43 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
     return told.code;
 }
 
-/* The record says how it is with the state from now on; `saved` is taken over. */
-static int put_state(const struct vm *vm, const char *outcome, const char *reason, json_t *saved,
-                     struct error *e)
+/* The record says how it is with the state from now on: it is `file`, or there is none. `saved` is
+ * taken over. */
+static int put_state(const struct vm *vm, const char *outcome, const char *reason, const char *file,
+                     json_t *saved, struct error *e)
 {
     struct vm_status status;
     struct vm_record r;
     vm_status_read(vm, &status);
-    int rc = vm_record_begin(&r, vm->dir, status.engine, true, e);
+    int rc = vm_record_begin(&r, vm->dir, status.engine, file ? file : status.state, e);
     if (rc) {
         json_decref(saved);
         return rc;
     }
-    r.restoring = false;
+    if (!file)
+        r.from = NULL;
     vm_record_end(&r, outcome, reason, saved);
     return 0;
 }
 
 int vm_drop_state(const struct vm *vm, struct error *e)
 {
-    int rc = put_state(vm, "off", "its saved state was thrown away", NULL, e);
+    struct vm_status status;
+    vm_status_read(vm, &status);
+    int rc = put_state(vm, "off", "its saved state was thrown away", NULL, NULL, e);
     if (rc)
         return rc;
-    unlinkat(vm->dir, VM_STATE_OF_RUN, 0);
+    unlinkat(vm->dir, status.state, 0);
     return store_sync(vm->dir, e);
 }
 
-int vm_adopt_state(const struct vm *vm, struct error *e)
+int vm_adopt_state(const struct vm *vm, const char *file, struct error *e)
 {
     struct spec s;
     int rc = vm_spec_load(vm, NULL, 0, &s, e);
     if (rc)
         return rc;
-    rc = put_state(vm, "suspended", "its state is a snapshot's", vm_saved_note(&s), e);
+    rc = put_state(vm, "suspended", "its state is a snapshot's", file, vm_saved_note(&s), e);
     spec_fini(&s);
     return rc ? rc : store_sync(vm->dir, e);
 }

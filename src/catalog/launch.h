@@ -21,7 +21,7 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e);
 int vm_forget_state(const struct vm *vm, struct error *e);
 /* The same for a verb that has the VM open for VM_FIND_CHANGE and knows that it is not alive. */
 int vm_drop_state(const struct vm *vm, struct error *e);
-/* Likewise; VM_STATE_OF_RUN was put in its place: the VM is suspended. */
-int vm_adopt_state(const struct vm *vm, struct error *e);
+/* Likewise; `file` was put in its place: the VM is suspended. */
+int vm_adopt_state(const struct vm *vm, const char *file, struct error *e);
 
 #endif

@@ -21,8 +21,6 @@
 #include "spec/edit.h"
 #include "spec/source.h"
 
-#define COPY_TEMP ".copied.state.part"
-
 static int no_memory(struct error *e)
 {
     return error_set(e, ERR_NOMEM, "out of memory");
@@ -30,23 +28,14 @@ static int no_memory(struct error *e)
 
 /* ---- the state of a suspended VM ---- */
 
-/* No link: the VMM writes the next state into the file that it finds. */
-static int copy_state(int from_dir, const char *from, int to_dir, const char *to, struct error *e)
+/* States are never written to again once they are complete. */
+static int link_state(int from_dir, const char *from, int to_dir, const char *to, struct error *e)
 {
-    CLEANUP_CLOSE int in = openat(from_dir, from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (in < 0)
-        return error_file(e, errno, "%s: cannot read it", from);
-    unlinkat(to_dir, COPY_TEMP, 0);
-    CLEANUP_CLOSE int out =
-        openat(to_dir, COPY_TEMP, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (out < 0)
-        return error_file(e, errno, "%s: cannot write the copy", to);
-    int rc = store_copy(in, out, from, e);
-    if (!rc && renameat(to_dir, COPY_TEMP, to_dir, to) < 0)
-        rc = error_file(e, errno, "%s: cannot write the copy", to);
-    if (rc)
-        unlinkat(to_dir, COPY_TEMP, 0);
-    return rc ? rc : store_sync(to_dir, e);
+    unlinkat(to_dir, to, 0);
+    if (linkat(from_dir, from, to_dir, to, 0) < 0)
+        return error_file(e, errno, "%s: cannot get a second name (a file system without them?)",
+                          from);
+    return store_sync(to_dir, e);
 }
 
 /* ---- take ---- */
@@ -55,7 +44,8 @@ struct taking {
     const struct vm *vm;
     struct vm_state state;
     struct snapshot snap;
-    bool *push; /* of each disk: its top is to become the layer */
+    bool *push;       /* of each disk: its top is to become the layer */
+    const char *file; /* of the state, if it is suspended */
     int folder, dir;
     char temp[32];
 };
@@ -135,7 +125,7 @@ static int fill_draft(struct taking *t, const char *spec, size_t len, struct err
         return t->dir;
     rc = store_write_new(t->dir, VM_SPEC, spec, len, e);
     if (!rc && t->snap.of != SNAPSHOT_STOPPED)
-        rc = copy_state(t->vm->dir, VM_STATE_OF_RUN, t->dir, SNAPSHOT_STATE, e);
+        rc = link_state(t->vm->dir, t->file, t->dir, SNAPSHOT_STATE, e);
     if (!rc)
         rc = snapshot_write(t->dir, &t->snap, true, e);
     if (!rc)
@@ -236,6 +226,7 @@ int vm_snapshot_take(const struct vm *vm, const char *name, enum snapshot_of of,
         rc = begin(&t, name, e);
     if (!rc) {
         vm_status_read(vm, &status);
+        t.file = status.state;
         t.snap.of = status.run != VM_SUSPENDED ? SNAPSHOT_STOPPED
                     : of == SNAPSHOT_STOPPED   ? SNAPSHOT_SUSPENDED
                                                : of;
@@ -315,12 +306,12 @@ static int put_rest(const struct vm *vm, int dir, const struct snapshot *s, stru
         rc = store_write(vm->dir, VM_SPEC, text, len, e);
     if (rc)
         return rc;
-    if (s->of == SNAPSHOT_STOPPED) {
-        vm_status_read(vm, &status);
+    vm_status_read(vm, &status);
+    if (s->of == SNAPSHOT_STOPPED)
         return status.run == VM_SUSPENDED ? vm_drop_state(vm, e) : 0;
-    }
-    rc = copy_state(dir, SNAPSHOT_STATE, vm->dir, VM_STATE_OF_RUN, e);
-    return rc ? rc : vm_adopt_state(vm, e);
+    const char *file = vm_state_other(status.state);
+    rc = link_state(dir, SNAPSHOT_STATE, vm->dir, file, e);
+    return rc ? rc : vm_adopt_state(vm, file, e);
 }
 
 static int restore(const struct vm *vm, int dir, const struct snapshot *s, struct vm_state *state,

@@ -23,6 +23,13 @@
 const char *const vm_run_words[] = {"stopped", "starting", "running",
                                     "paused",  "crashed",  "suspended"};
 
+const char *const vm_state_files[VM_STATE_FILES] = {"suspended.state", "suspended.state.2"};
+
+const char *vm_state_other(const char *name)
+{
+    return vm_state_files[name && strcmp(name, vm_state_files[0]) == 0];
+}
+
 static void boot_id(char out[40])
 {
     CLEANUP_FCLOSE FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
@@ -95,7 +102,10 @@ static void take_record(int dir, const json_t *o, struct vm_status *s)
     copy_text(s->engine, sizeof s->engine, json_object_get(o, "engine"));
     copy_text(s->reason, sizeof s->reason, json_object_get(o, "reason"));
     const char *outcome = json_string_value(json_object_get(o, "outcome"));
+    const char *state = json_string_value(json_object_get(o, "state"));
     bool restoring = json_is_true(json_object_get(o, "restoring"));
+    if (state && strcmp(state, vm_state_files[1]) == 0)
+        s->state = vm_state_files[1];
     if (vm_is_alive(s))
         return;
     s->run = (outcome && strcmp(outcome, "suspended") == 0) || restoring ? VM_SUSPENDED
@@ -107,7 +117,7 @@ static void take_record(int dir, const json_t *o, struct vm_status *s)
 
 json_t *vm_status_saved(const struct vm *vm, struct vm_status *s)
 {
-    *s = (struct vm_status){.run = VM_STOPPED};
+    *s = (struct vm_status){.run = VM_STOPPED, .state = vm_state_files[0]};
     if (vm_lock_held(vm->lock, VM_LOCK_ALIVE))
         s->run = !vm_lock_held(vm->lock, VM_LOCK_READY)   ? VM_STARTING
                  : vm_lock_held(vm->lock, VM_LOCK_PAUSED) ? VM_PAUSED
@@ -135,10 +145,11 @@ static int put_record(const struct vm_record *r, const char *outcome, const char
         json_pack("{s:i, s:i, s:I, s:s, s:I, s:s, s:s*, s:s*}", "version", 1, "pid", (int)getpid(),
                   "log", (json_int_t)r->log, "boot", r->boot, "started", (json_int_t)r->started,
                   "engine", r->engine, "outcome", outcome, "reason", reason);
-    if (r->restoring)
+    if (r->from)
         json_object_set_new(o, "restoring", json_true());
-    if (r->saved && (r->restoring || (outcome && strcmp(outcome, "suspended") == 0)))
+    if (r->saved && (r->from || (outcome && strcmp(outcome, "suspended") == 0)))
         json_object_set(o, "saved", r->saved);
+    json_object_set_new(o, "state", json_string(r->from ? r->from : r->next));
     if (outcome)
         json_object_set_new(o, "ended", json_integer((json_int_t)time(NULL)));
     CLEANUP_FREE char *text = json_dumps(o, JSON_PRESERVE_ORDER);
@@ -163,19 +174,20 @@ static void drop_record(struct vm_record *r)
     r->fd = -1;
 }
 
-int vm_record_begin(struct vm_record *r, int dir, const char *engine, bool restoring,
+int vm_record_begin(struct vm_record *r, int dir, const char *engine, const char *from,
                     struct error *e)
 {
     char path[STORE_PATH];
     struct stat st;
-    *r = (struct vm_record){.started = (int64_t)time(NULL), .restoring = restoring};
+    *r = (struct vm_record){
+        .started = (int64_t)time(NULL), .from = from, .next = vm_state_other(from)};
     boot_id(r->boot);
     r->log = fstatat(dir, "logs/vmm.log", &st, 0) == 0 ? st.st_size : 0;
     snprintf(r->engine, sizeof r->engine, "%s", engine);
     r->fd = openat(dir, VM_RUN_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (r->fd < 0)
         return error_file(e, errno, "%s: cannot write it", store_path(dir, VM_RUN_FILE, path));
-    if (restoring) {
+    if (from) {
         json_t *before = load_record(dir);
         r->saved = json_incref(json_object_get(before, "saved"));
         json_decref(before);
@@ -204,6 +216,6 @@ void vm_record_touch(struct vm_record *r)
 
 void vm_record_ready(struct vm_record *r)
 {
-    r->restoring = false;
+    r->from = NULL;
     put_record(r, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static int take(struct held *h, struct vm *vm, struct error *e)
         return h->lock;
     if (!vm_lock_try(h->lock, VM_LOCK_ALIVE) || !vm_lock_try(h->lock, VM_LOCK_READY))
         return error_set(e, ERR_STATE, "%s runs already", vm->name);
-    return vm_record_begin(&h->record, vm->dir, "auto", false, e);
+    return vm_record_begin(&h->record, vm->dir, "auto", NULL, e);
 }
 
 static int hold(struct held *h, const char *name, struct error *e)

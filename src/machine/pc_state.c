@@ -134,8 +134,13 @@ void pc_state_list(struct pc *p, struct state_list *l)
     add_virtio(l, &virtio_console_fields, &p->console, &p->console_fn);
     add_virtio(l, &virtio_rng_fields, &p->rng, &p->rng_fn);
     add_disks(p, l);
-    state_add_memory(l, "ram", p->ram->host, p->ram->total, p->ram->fd);
-    state_add_memory(l, "video", p->vga.vram, VGA_VRAM_SIZE, -1);
+    state_add_memory(l, (struct state_memory){.name = "ram",
+                                              .host = p->ram->host,
+                                              .len = p->ram->total,
+                                              .fd = p->ram->fd,
+                                              .mapped = p->ram->mapped});
+    state_add_memory(l, (struct state_memory){
+                            .name = "video", .host = p->vga.vram, .len = VGA_VRAM_SIZE, .fd = -1});
 }
 
 void pc_state_begin(struct pc *p)

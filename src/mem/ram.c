@@ -67,7 +67,8 @@ int ram_init(struct ram *r, uint64_t ram_size, struct error *e)
     }
     r->code = calloc(r->total / PAGE_SIZE, sizeof *r->code);
     r->large = calloc((r->total + 2 * MIB - 1) / (2 * MIB), sizeof *r->large);
-    if (!r->code || !r->large) {
+    r->mapped = calloc(1, r->total / MIB / 8 + 1);
+    if (!r->code || !r->large || !r->mapped) {
         rc = error_set(e, ERR_NOMEM, "out of memory");
         goto fail;
     }
@@ -81,6 +82,7 @@ void ram_fini(struct ram *r)
 {
     free(r->code);
     free(r->large);
+    free(r->mapped);
     bigmem_free(r->host, r->total);
     if (r->fd >= 0)
         close(r->fd);

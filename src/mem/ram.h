@@ -1,5 +1,6 @@
 /*
- * ram.h - guest RAM and ROM: one memfd, mapped once.
+ * ram.h - guest RAM and ROM: one memfd, mapped once. A VM that goes on from a saved state has pages
+ * of that file, mapped privately, in the place of most of it.
  *
  * Everything a guest can execute lies in this one block, so "RAM offset" (roff) identifies a byte
  * of it regardless of where the address map shows it. Layout: [0, ram_size) RAM, then the ROM area.
@@ -63,6 +64,7 @@ struct ram {
     uint64_t ram_size;           /* bytes of RAM, multiple of 4 KiB */
     uint64_t rom_used;           /* bytes handed out by ram_rom_alloc */
     uint64_t total;              /* ram_size + ROM area */
+    uint8_t *mapped;             /* a bit for each MiB: it may be a file's; see state/stream.h */
     struct code_page *code;      /* one for each page of `total` */
     _Atomic uint64_t code_dying; /* grows before a page's marks go and its generation grows */
     _Atomic uint64_t code_epoch; /* grows by as much after that */

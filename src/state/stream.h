@@ -26,7 +26,10 @@ struct state_memory {
     const char *name;
     uint8_t *host;
     uint64_t len; /* a multiple of PAGE_SIZE */
-    int fd;       /* of the memory, whose holes are known to be zero; -1: there is none */
+    int fd;       /* `host` is a mapping of it, from its beginning; -1: there is none */
+    /* With an fd: a bit for each MiB where there may be a private mapping of a file with a state
+     * instead, which state_load() has made. NULL: it must not. */
+    uint8_t *mapped;
 };
 
 struct state_list {
@@ -39,7 +42,7 @@ struct state_list {
 /* More than there is room for is remembered, and refused by state_save() and state_load(). */
 void state_add_part(struct state_list *l, const struct field_table *table, void *obj,
                     const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-void state_add_memory(struct state_list *l, const char *name, uint8_t *host, uint64_t len, int fd);
+void state_add_memory(struct state_list *l, struct state_memory m);
 
 /* What a save or a load was, for the log. */
 struct state_stats {
@@ -47,13 +50,22 @@ struct state_stats {
     uint64_t bytes;             /* of the stream */
 };
 
-/* Writes the stream from the descriptor's position on. Nothing of the machine may change meanwhile.
- * ERR_IO, ERR_NOMEM, ERR_LIMIT. */
+/* Writes the stream from the descriptor's position on, where there is nothing yet. Nothing of the
+ * machine may change meanwhile. ERR_IO, ERR_NOMEM, ERR_LIMIT. */
 int state_save(int fd, const struct state_list *l, struct state_stats *stats, struct error *e);
 
-/* Reads a stream of state_save(), with several threads. ERR_IO, ERR_NOMEM, ERR_FORMAT (damaged,
- * truncated, or of a version that is not known), ERR_STATE (of another machine). After an error the
- * parts and memories hold anything. */
+/* The same for a machine that is to go on soon. state_save_begin() copies what it can within
+ * `budget` bytes and writes the rest; until then nothing may change. state_save_end() writes the
+ * copies, in any thread, and frees. */
+struct state_saving;
+int state_save_begin(struct state_saving **out, int fd, const struct state_list *l, uint64_t budget,
+                     struct error *e);
+int state_save_end(struct state_saving *s, struct state_stats *stats, struct error *e);
+
+/* Reads a stream of state_save(), with several threads. Pages of a regular file are mapped where
+ * the memory allows it: the file must never be changed again. All of it is checked first. ERR_IO,
+ * ERR_NOMEM, ERR_FORMAT (damaged, truncated, or of a version that is not known), ERR_STATE (of
+ * another machine). After an error the parts and memories hold anything. */
 int state_load(int fd, const struct state_list *l, struct state_stats *stats, struct error *e);
 
 #endif

@@ -122,7 +122,7 @@ static pid_t hold(const char *name, const enum vm_lock *locks, unsigned n, bool 
         for (unsigned i = 0; i < n; i++)
             ok = ok && vm_lock_try(fd, locks[i]);
         if (record)
-            ok = ok && vm_record_begin(&r, vm.dir, "jit", false, &e) == 0;
+            ok = ok && vm_record_begin(&r, vm.dir, "jit", NULL, &e) == 0;
         if (!ok || write(ready[1], "x", 1) != 1)
             _exit(1);
         pause();
@@ -185,12 +185,12 @@ static void ends_of_runs(void **state)
     struct vm_record r;
     make("r");
     assert_int_equal(catalog_find(&c, "r", VM_FIND_READ, &vm, &e), 0);
-    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", false, &e), 0);
+    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", NULL, &e), 0);
     vm_record_end(&r, "off", "power-off", NULL);
     vm_status_read(&vm, &s);
     assert_int_equal(s.run, VM_STOPPED);
     assert_string_equal(s.reason, "power-off");
-    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", false, &e), 0);
+    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", NULL, &e), 0);
     vm_record_end(&r, "failed", "no memory", NULL);
     vm_status_read(&vm, &s);
     assert_int_equal(s.run, VM_CRASHED);
@@ -199,7 +199,7 @@ static void ends_of_runs(void **state)
     int fd = openat(vm.dir, "logs/vmm.log", O_CREAT | O_WRONLY, 0600);
     static const char words[] = "x\nsosia: ended by signal 11 (Segmentation fault)\n";
     assert_int_equal(write(fd, words, strlen(words)), strlen(words));
-    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", false, &e), 0);
+    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", NULL, &e), 0);
     vm_status_read(&vm, &s);
     assert_non_null(strstr(s.reason, "was killed")); /* those words are of the run before */
     assert_int_equal(write(fd, words, strlen(words)), strlen(words));
@@ -209,14 +209,14 @@ static void ends_of_runs(void **state)
     assert_int_equal(s.run, VM_CRASHED);
     assert_string_equal(s.reason, "ended by signal 11 (Segmentation fault)");
     /* A suspended VM stays so until its guest runs again. */
-    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", false, &e), 0);
+    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", NULL, &e), 0);
     vm_record_end(&r, "suspended", "suspended", json_pack("{s:i}", "n", 7));
     vm_status_read(&vm, &s);
     assert_int_equal(s.run, VM_SUSPENDED);
     /* What its state rests on is on record as long, whoever dies. */
-    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", true, &e), 0);
+    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", vm_state_files[0], &e), 0);
     vm_record_end(&r, "suspended", "no memory", NULL);
-    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", true, &e), 0);
+    assert_int_equal(vm_record_begin(&r, vm.dir, "jit", vm_state_files[0], &e), 0);
     json_t *saved = vm_status_saved(&vm, &s);
     assert_int_equal(s.run, VM_SUSPENDED);
     assert_int_equal(json_integer_value(json_object_get(saved, "n")), 7);

@@ -1,20 +1,14 @@
-/* test_state.c - field tables and the stream: what goes round comes back the same, and whatever is
- * cut off, changed or foreign is refused with a message. */
-#define _GNU_SOURCE
+/* test_state.c - field tables: what goes round comes back the same, and whatever is cut off,
+ * changed or foreign is refused with a message. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "base/endian.h"
 #include "state/fields.h"
-#include "state/section.h"
 
 /* ---- a part with everything that a part can have ---- */
 
@@ -339,215 +333,6 @@ static void machines_that_differ_are_told_apart(void **state)
     state_out_fini(&out);
 }
 
-/* ---- the stream ---- */
-
-#define PAGES 200u
-
-static uint8_t *memory; /* PAGES pages and a few more, some of them zero */
-static int memory_fd;
-static struct part *part;
-static struct state_list list;
-
-static void fill(void)
-{
-    srand(5);
-    for (unsigned n = 0; n < PAGES; n++)
-        for (unsigned k = 0; k < PAGE_SIZE && n % 3; k++) /* some compress, some do not */
-            memory[n * PAGE_SIZE + k] = (uint8_t)(n < 100 ? n : (unsigned)rand());
-}
-
-static int setup(void **state)
-{
-    memory_fd = memfd_create("memory", MFD_CLOEXEC);
-    assert_int_equal(ftruncate(memory_fd, PAGES * PAGE_SIZE), 0);
-    memory = mmap(NULL, PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
-    assert_ptr_not_equal(memory, MAP_FAILED);
-    fill();
-    part = used_part();
-    list = (struct state_list){.nparts = 0};
-    state_add_part(&list, &part_table, part, "part %u", 1u);
-    state_add_memory(&list, "ram", memory, PAGES * PAGE_SIZE, memory_fd);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    munmap(memory, PAGES * PAGE_SIZE);
-    close(memory_fd);
-    free_part(part);
-    return 0;
-}
-
-/* Of `bytes` bytes, or what state_save() writes. */
-static int stream_of(const void *bytes, size_t len)
-{
-    int fd = memfd_create("stream", MFD_CLOEXEC);
-    assert_int_equal(write(fd, bytes, len), (ssize_t)len);
-    lseek(fd, 0, SEEK_SET);
-    return fd;
-}
-
-static uint8_t *save_all(size_t *len, struct state_stats *stats)
-{
-    struct error e;
-    int fd = memfd_create("stream", MFD_CLOEXEC);
-    int rc = state_save(fd, &list, stats, &e);
-    if (rc)
-        fail_msg("%s", e.msg);
-    *len = (size_t)lseek(fd, 0, SEEK_END);
-    uint8_t *p = malloc(*len);
-    assert_int_equal(pread(fd, p, *len, 0), (ssize_t)*len);
-    close(fd);
-    return p;
-}
-
-static int load_all(const void *bytes, size_t len, struct error *e)
-{
-    int fd = stream_of(bytes, len);
-    struct state_stats stats;
-    int rc = state_load(fd, &list, &stats, e);
-    close(fd);
-    return rc;
-}
-
-static void a_stream_comes_back_the_same(void **state)
-{
-    size_t len, again;
-    struct state_stats stats;
-    uint8_t *copy = malloc(PAGES * PAGE_SIZE);
-    memcpy(copy, memory, PAGES * PAGE_SIZE);
-    uint8_t *first = save_all(&len, &stats);
-    assert_int_equal(stats.pages, PAGES - (PAGES + 2) / 3);
-    assert_int_equal(stats.zero_pages, (PAGES + 2) / 3);
-    assert_int_equal(stats.bytes, len);
-    memset(memory, 0x55, PAGES * PAGE_SIZE); /* zero pages are zero afterwards, too */
-    part->word = 1;
-    struct error e;
-    if (load_all(first, len, &e))
-        fail_msg("%s", e.msg);
-    assert_memory_equal(memory, copy, PAGES * PAGE_SIZE);
-    assert_int_equal(part->word, 0xbeef);
-    uint8_t *second = save_all(&again, NULL);
-    assert_int_equal(len, again);
-    assert_memory_equal(first, second, len);
-    free(first);
-    free(second);
-    free(copy);
-}
-
-static void holes_stay_holes(void **state)
-{
-    size_t len;
-    memset(memory, 0, PAGES * PAGE_SIZE);
-    memory[70 * PAGE_SIZE] = 1;
-    uint8_t *first = save_all(&len, NULL);
-    assert_int_equal(load_all(first, len, NULL), 0);
-    assert_int_equal(memory[70 * PAGE_SIZE], 1);
-    assert_int_equal(lseek(memory_fd, 0, SEEK_DATA), 70 * (off_t)PAGE_SIZE);
-    free(first);
-}
-
-static void cut_off_streams_are_refused(void **state)
-{
-    size_t len;
-    memset(memory, 0, PAGES * PAGE_SIZE);
-    memory[65 * PAGE_SIZE] = 1;
-    uint8_t *first = save_all(&len, NULL);
-    assert_true(len < 4096);
-    for (size_t n = 0; n < len; n++) {
-        struct error e = {0};
-        assert_int_equal(load_all(first, n, &e), ERR_FORMAT);
-        assert_true(e.msg[0]);
-    }
-    assert_int_equal(load_all(first, len, NULL), 0);
-    free(first);
-}
-
-static void flipped_bits_are_found(void **state)
-{
-    size_t len;
-    memset(memory, 0, PAGES * PAGE_SIZE);
-    memory[65 * PAGE_SIZE] = 1;
-    uint8_t *first = save_all(&len, NULL);
-    for (size_t n = 0; n < len; n++) {
-        struct error e = {0};
-        first[n] ^= (uint8_t)(1u << (n % 8));
-        if (!load_all(first, len, &e))
-            fail_msg("byte %zu of %zu has another bit, and nobody noticed", n, len);
-        assert_true(e.msg[0]);
-        first[n] ^= (uint8_t)(1u << (n % 8));
-    }
-    free(first);
-}
-
-static void other_machines_are_refused(void **state)
-{
-    size_t len;
-    struct error e;
-    uint8_t *first = save_all(&len, NULL);
-    struct state_list was = list;
-    state_add_part(&list, &part_table, part, "another");
-    assert_int_equal(load_all(first, len, &e), ERR_STATE);
-    assert_non_null(strstr(e.msg, "it lacks \"another\""));
-    list = was;
-    strcpy(list.part[0].name, "renamed");
-    assert_int_equal(load_all(first, len, &e), ERR_STATE);
-    assert_non_null(strstr(e.msg, "\"part 1\" does not exist here"));
-    list = was;
-    list.memory[0].len -= PAGE_SIZE;
-    assert_int_equal(load_all(first, len, &e), ERR_STATE);
-    assert_non_null(strstr(e.msg, "memory \"ram\" has 800 KiB there and 796 KiB here"));
-    list = was;
-    assert_int_equal(load_all("an ordinary text, and not a short one", 37, &e), ERR_FORMAT);
-    assert_string_equal(e.msg, "this is no saved state of a virtual machine");
-    free(first);
-}
-
-/* A section that its checksums vouch for may still be hostile. */
-static void hostile_pages_are_refused(void **state)
-{
-    static const struct {
-        unsigned off, bytes;
-        uint64_t value;
-    } change[] = {{0, 4, 1},       /* a memory that does not exist */
-                  {4, 4, 2},       /* no known encoding */
-                  {8, 8, 3},       /* not at a multiple of 64 */
-                  {8, 8, 1 << 20}, /* beyond the memory */
-                  {16, 8, 0},      /* no pages at all */
-                  {16, 8, 3},      /* more pages than there are data */
-                  {8, 8, ~63ull}};
-    size_t len;
-    memset(memory, 0, PAGES * PAGE_SIZE);
-    memory[192 * PAGE_SIZE] = 1; /* in the last chunk, which is not whole */
-    uint8_t *first = save_all(&len, NULL);
-    size_t at = STATE_HEAD_LEN + STATE_SECTION_LEN + load_le64(first + STATE_HEAD_LEN + 8);
-    assert_int_equal(load_le32(first + at), STATE_PAGES);
-    uint8_t *payload = first + at + STATE_SECTION_LEN;
-    uint64_t size = load_le64(first + at + 8);
-    for (unsigned n = 0; n < ARRAY_LEN(change); n++) {
-        uint8_t *copy = malloc(len), *p = copy + (payload - first);
-        memcpy(copy, first, len);
-        uint64_t le = htole64(change[n].value);
-        memcpy(p + change[n].off, &le, change[n].bytes);
-        store_le32(copy + at + 16, state_crc(0, p, size));
-        store_le32(copy + at + 20, state_crc(0, copy + at, 20));
-        struct error e = {0};
-        assert_int_equal(load_all(copy, len, &e), ERR_FORMAT);
-        assert_true(e.msg[0]);
-        free(copy);
-    }
-    free(first);
-}
-
-static void a_full_disk_is_an_error(void **state)
-{
-    struct error e;
-    int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
-    assert_int_equal(state_save(fd, &list, NULL, &e), ERR_IO);
-    assert_non_null(strstr(e.msg, "No space left"));
-    close(fd);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -561,13 +346,6 @@ int main(void)
         cmocka_unit_test(newer_fields_are_errors_unless_optional),
         cmocka_unit_test(missing_and_double_fields_are_errors),
         cmocka_unit_test(machines_that_differ_are_told_apart),
-        cmocka_unit_test_setup_teardown(a_stream_comes_back_the_same, setup, teardown),
-        cmocka_unit_test_setup_teardown(holes_stay_holes, setup, teardown),
-        cmocka_unit_test_setup_teardown(cut_off_streams_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(flipped_bits_are_found, setup, teardown),
-        cmocka_unit_test_setup_teardown(other_machines_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(hostile_pages_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_full_disk_is_an_error, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
