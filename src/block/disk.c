@@ -25,6 +25,12 @@ static uint64_t size_of(const struct node *top)
     return (size + SECTOR - 1) & ~(uint64_t)(SECTOR - 1);
 }
 
+static uint64_t granule_of(const struct node *top)
+{
+    uint64_t granule = top->granularity;
+    return granule > 1 && !(granule & (granule - 1)) ? granule : 1;
+}
+
 /* What the nodes need not be asked for. */
 static int refuse(const struct disk *d, const struct blk_req *req)
 {
@@ -182,6 +188,39 @@ static int disk_resize(struct blk *b, uint64_t size, struct error *e)
     return rc;
 }
 
+int disk_push(struct blk *b, struct node *overlay, struct error *e)
+{
+    struct disk *d = disk_of(b);
+    hold(d);
+    int rc = d->unsettled || d->blk.readonly || node_size(overlay) != node_size(d->top)
+                 ? error_set(e, ERR_BUSY, "the disk cannot take an overlay now")
+                 : 0;
+    pthread_mutex_lock(d->dev_lock);
+    if (!rc) {
+        node_push(&d->top, overlay);
+        d->unsettled = overlay->backing;
+        d->granule = granule_of(d->top);
+    }
+    release(d);
+    pthread_mutex_unlock(d->dev_lock);
+    return rc;
+}
+
+int disk_settle(struct blk *b, struct error *e)
+{
+    struct disk *d = disk_of(b);
+    pthread_mutex_lock(&d->lock);
+    struct node *n = d->unsettled;
+    pthread_mutex_unlock(&d->lock);
+    int rc = n ? node_freeze(n) : 0;
+    if (rc)
+        return error_errno(e, ERR_IO, -rc, "a disk cannot be made durable");
+    pthread_mutex_lock(&d->lock);
+    d->unsettled = NULL;
+    pthread_mutex_unlock(&d->lock);
+    return 0;
+}
+
 static void disk_close(struct blk *b)
 {
     struct disk *d = disk_of(b);
@@ -221,12 +260,11 @@ int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *d
     struct disk *d = calloc(1, sizeof *d);
     if (!d)
         return error_set(e, ERR_NOMEM, "out of memory");
-    uint64_t granule = top->granularity;
     *d =
         (struct disk){.blk = {.drv = &disk_driver, .size = size_of(top), .readonly = top->readonly},
                       .top = top,
                       .name = o->name ? o->name : "a disk",
-                      .granule = granule > 1 && !(granule & (granule - 1)) ? granule : 1,
+                      .granule = granule_of(top),
                       .dev_lock = dev_lock,
                       .max_workers = DISK_WORKERS};
     pthread_mutex_init(&d->lock, NULL);

@@ -25,4 +25,11 @@ struct disk_options {
 int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *dev_lock,
               struct blk **out, struct error *e);
 
+/* The guest goes on with `overlay`, which is empty and as large as the disk, over the image that it
+ * had; takes it over. Waits for what is in flight. Until disk_settle() has succeeded, a flush makes
+ * that image durable, too. ERR_BUSY: the last one has not been settled. */
+int disk_push(struct blk *b, struct node *overlay, struct error *e);
+/* (any thread) The image below becomes durable, and others may use it as a backing file. */
+int disk_settle(struct blk *b, struct error *e);
+
 #endif

@@ -44,6 +44,7 @@ struct req_list { /* linked by `next`, in order */
 struct disk {
     struct blk blk;
     struct node *top;
+    struct node *unsettled; /* an image that an overlay was put over, and that is not durable yet */
     const char *name;
     bool told;        /* of a failure; with the device lock held */
     uint64_t granule; /* a power of two */

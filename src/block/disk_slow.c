@@ -41,6 +41,16 @@ static int transfer_to(struct disk *d, const struct blk_req *req, uint64_t len)
     return rc;
 }
 
+/* What was acknowledged before the last overlay is in the image below. */
+static int flush(struct disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    struct node *unsettled = d->unsettled;
+    pthread_mutex_unlock(&d->lock);
+    int rc = unsettled ? node_flush(unsettled) : 0;
+    return rc ? rc : node_flush(d->top);
+}
+
 static int perform(struct disk *d, const struct blk_req *req)
 {
     uint64_t size = node_size(d->top);
@@ -48,7 +58,7 @@ static int perform(struct disk *d, const struct blk_req *req)
     unsigned fua = req->fua ? NODE_FUA : 0;
     switch (req->op) {
     case BLK_FLUSH:
-        return node_flush(d->top);
+        return flush(d);
     case BLK_READ:
         if (len < req->len)
             return transfer_to(d, req, len);

@@ -157,6 +157,22 @@ bool node_resolve(struct node *n, uint64_t offset, uint64_t len, bool write, str
     return false;
 }
 
+void node_push(struct node **top, struct node *overlay)
+{
+    struct node *n = *top;
+    if (n->ops->push) {
+        n->ops->push(n, overlay);
+        return;
+    }
+    overlay->backing = n;
+    *top = overlay;
+}
+
+int node_freeze(struct node *n)
+{
+    return n->ops->freeze ? n->ops->freeze(n) : node_flush(n);
+}
+
 void node_hurry(struct node *n, bool on)
 {
     if (n->ops->hurry)

@@ -84,6 +84,11 @@ struct node_ops {
      * called on a thread of the node's, later, with no lock held. Never blocks. -EAGAIN: it is to
      * be done by read() or write(). NULL: it has none. */
     void (*submit)(struct node *n, struct blk_req *req);
+    /* Of a layer over one node: node_push() on that one. NULL: it is none. */
+    void (*push)(struct node *n, struct node *overlay);
+    /* Of an image that nobody will write to any more: as `close` leaves it, durable, and others may
+     * read it. NULL: a flush does that. */
+    int (*freeze)(struct node *n);
     /* Somebody waits for all that is in flight (true, then false): delays made on purpose end.
      * NULL: it makes none. */
     void (*hurry)(struct node *n, bool on);
@@ -124,6 +129,11 @@ int node_resize(struct node *n, uint64_t size, struct error *e);
 /* Follows `resolve` down to a node that resolves to itself, or to zeroes. */
 bool node_resolve(struct node *n, uint64_t offset, uint64_t len, bool write,
                   struct node_place *out);
+/* Puts `overlay`, which has no backing node, in the place of the image in the tree whose top *top
+ * is; the image becomes its backing node, and nobody writes to it any more. Nothing is in flight.
+ */
+void node_push(struct node **top, struct node *overlay);
+int node_freeze(struct node *n);
 void node_hurry(struct node *n, bool on);
 /* NULL is allowed. Errors of the last flush are logged. */
 void node_close(struct node *n);

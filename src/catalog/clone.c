@@ -103,6 +103,8 @@ static int find_layer(struct cloning *c, const char *inside, const struct chain 
     int rc = layer_name(inside, &name, e);
     if (!rc)
         rc = layer_push(c->from, &c->old, inside, name, *format, e);
+    if (!rc)
+        rc = layer_done(c->from, &c->old, name, e);
     if (rc)
         return rc;
     c->old_changed = true;

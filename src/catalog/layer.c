@@ -169,7 +169,6 @@ int layer_name(const char *inside, char **layer, struct error *e)
 int layer_push(const struct vm *vm, struct vm_state *s, const char *inside, const char *layer,
                const char *format, struct error *e)
 {
-    struct stat st;
     CLEANUP_FREE char *path = NULL;
     if (asprintf(&path, "%s/%s", vm->path, inside) < 0) {
         path = NULL;
@@ -185,9 +184,15 @@ int layer_push(const struct vm *vm, struct vm_state *s, const char *inside, cons
         unlinkat(vm->dir, layer, 0);
         return rc;
     }
-    fchmodat(vm->dir, layer, 0444, 0); /* a reminder; the overlay has taken over the mode */
     layer_note_top(s, vm->dir, inside);
-    if (fstatat(vm->dir, layer, &st, 0) < 0 || layer_note(s, layer, &st))
-        return no_memory(e);
     return 0;
+}
+
+int layer_done(const struct vm *vm, struct vm_state *s, const char *layer, struct error *e)
+{
+    struct stat st;
+    fchmodat(vm->dir, layer, 0444, 0); /* a reminder; the overlay has taken over the mode */
+    if (fstatat(vm->dir, layer, &st, 0) < 0)
+        return error_file(e, errno, "%s: cannot find its size", layer);
+    return layer_note(s, layer, &st) ? no_memory(e) : 0;
 }

@@ -37,8 +37,11 @@ int layer_overlay(const char *path, const char *layer, const char *format, bool 
                   struct error *e);
 /* A new name; allocated. */
 int layer_name(const char *inside, char **layer, struct error *e);
-/* The disk becomes `layer`, and an overlay takes its place; noted in `s`. */
+/* The disk becomes `layer`, and an overlay takes its place; noted in `s`. A VM that runs still
+ * writes to the layer until it is told. */
 int layer_push(const struct vm *vm, struct vm_state *s, const char *inside, const char *layer,
                const char *format, struct error *e);
+/* Nobody writes to the layer any more; noted in `s`. */
+int layer_done(const struct vm *vm, struct vm_state *s, const char *layer, struct error *e);
 
 #endif

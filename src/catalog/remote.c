@@ -17,6 +17,7 @@
 
 #define GREETING_MS 10000
 #define MAX_MESSAGE (8u * 1024 * 1024)
+#define MAX_GIVE    64 /* SCM_MAX_FD is 253 */
 
 /* A socket's name has 107 bytes at most; the folder's path may be longer, its descriptor's is not.
  */
@@ -98,6 +99,37 @@ int remote_read(struct remote *r, int timeout_ms, json_t **message, struct error
     return *message ? 0 : error_set(e, ERR_FORMAT, "%s sends what is no JSON", r->name);
 }
 
+void remote_give(struct remote *r, const int *fd, size_t n)
+{
+    r->give = fd;
+    r->ngive = n;
+}
+
+/* With the descriptors, which go with the first byte. */
+static ssize_t send_some(struct remote *r, const char *p, size_t len)
+{
+    union {
+        struct cmsghdr head; /* for its alignment */
+        char room[CMSG_SPACE(MAX_GIVE * sizeof(int))];
+    } control = {.room = {0}};
+    struct iovec iov = {(void *)(uintptr_t)p, len}; /* it has no const */
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    size_t bytes = r->ngive * sizeof(int);
+    if (bytes) {
+        m.msg_control = control.room;
+        m.msg_controllen = CMSG_SPACE(bytes);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(bytes);
+        memcpy(CMSG_DATA(c), r->give, bytes);
+    }
+    ssize_t n = sendmsg(r->fd, &m, MSG_NOSIGNAL);
+    if (n > 0)
+        r->ngive = 0;
+    return n;
+}
+
 int remote_send(struct remote *r, const char *command, json_t *args, struct error *e)
 {
     json_t *o = json_pack("{s:s, s:o*}", "execute", command, "arguments", args);
@@ -110,7 +142,7 @@ int remote_send(struct remote *r, const char *command, json_t *args, struct erro
     }
     size_t len = strlen(line);
     for (size_t at = 0; at < len;) {
-        ssize_t n = send(r->fd, line + at, len - at, MSG_NOSIGNAL);
+        ssize_t n = send_some(r, line + at, len - at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)

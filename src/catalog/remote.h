@@ -14,6 +14,8 @@ struct remote {
     int fd; /* -1: not open */
     char *buf;
     size_t len, cap;
+    const int *give; /* descriptors for the next command */
+    size_t ngive;
     char name[VM_NAME_MAX + 1]; /* for messages */
 };
 
@@ -26,6 +28,9 @@ void remote_close(struct remote *r);
  * ERR_STATE: refused, with the VM's message; ERR_TIMEOUT; ERR_IO: the connection ended. */
 int remote_call(struct remote *r, const char *command, json_t *args, int timeout_ms, json_t **ret,
                 struct error *e);
+
+/* The next command comes with these descriptors, which stay the caller's. */
+void remote_give(struct remote *r, const int *fd, size_t n);
 
 /* The pieces of remote_call(), for those who do something else meanwhile. */
 int remote_send(struct remote *r, const char *command, json_t *args, struct error *e);

@@ -56,11 +56,12 @@ int vm_snapshot_spec(const struct vm *vm, const char *name, char **text, size_t 
 /* The one that the disks go on from; "" if there is none. */
 int vm_snapshot_current(const struct vm *vm, char out[VM_NAME_MAX + 1], struct error *e);
 
-/* The VM is stopped or suspended. `of`: what it was, if not what it is. ERR_STATE: there is one of
- * that name, or a disk that cannot be part of one; ERR_LIMIT: too many layers. */
-int vm_snapshot_take(const struct vm *vm, const char *name, enum snapshot_of of, struct error *e);
-/* Whether that can be done; the VM may run. */
-int vm_snapshot_check(const struct vm *vm, const char *name, struct error *e);
+/* The VM is stopped or suspended. ERR_STATE: there is one of that name, or a disk that cannot be
+ * part of one; ERR_LIMIT: too many layers. */
+int vm_snapshot_take(const struct vm *vm, const char *name, struct error *e);
+/* The VM runs, and goes on; *pause_ns: for how long it did not. See vmm/snap.h. */
+int vm_snapshot_take_live(const struct vm *vm, const char *name, int64_t *pause_ns,
+                          struct error *e);
 /* The VM is not alive; it is stopped or suspended afterwards. What was not in a snapshot is lost.
  */
 int vm_snapshot_restore(const struct vm *vm, const char *name, struct error *e);
@@ -70,6 +71,9 @@ int vm_snapshot_remove(const struct vm *vm, const char *name, struct error *e);
 /* ---- between snapshot.c, snapshot_json.c and snapshot_rm.c ---- */
 
 int snapshot_check_name(const char *name, struct error *e);
+/* A second name for a state, in place of what has that name. */
+int snapshot_link_state(int from_dir, const char *from, int to_dir, const char *to,
+                        struct error *e);
 /* From a folder in snapshots/. */
 int snapshot_read(int folder, const char *dir, struct snapshot *s, struct error *e);
 int snapshot_write(int dir, const struct snapshot *s, bool fresh, struct error *e);

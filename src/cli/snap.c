@@ -1,6 +1,5 @@
 /* snap.c - `sosia snap`: its table of verbs; take, restore, rm. */
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -47,20 +46,6 @@ static int invent_name(const struct vm *vm, char out[VM_NAME_MAX + 1], struct er
     return rc;
 }
 
-static void hear_nothing(int sig)
-{
-}
-
-/* What ends the tool must not leave the user's VM suspended; the launched one inherits nothing. */
-static void hold_signals(bool hold)
-{
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    static struct sigaction before[ARRAY_LEN(signals)];
-    const struct sigaction deaf = {.sa_handler = hear_nothing, .sa_flags = SA_RESTART};
-    for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
-        sigaction(signals[i], hold ? &deaf : &before[i], hold ? &before[i] : NULL);
-}
-
 /* A state fits the spec that the VM was started with only. */
 static int refuse_changed_spec(const struct vm *vm, const struct vm_status *s, struct error *e)
 {
@@ -73,33 +58,20 @@ static int refuse_changed_spec(const struct vm *vm, const struct vm_status *s, s
                      vm->name, vm->name);
 }
 
-/* The VM's process ends and another goes on with what it has left: between the two, the state and
- * the disks are of one instant and in nobody's hands. Whoever is killed there leaves a suspended
- * VM. */
 static int take_running(const struct snap_call *c, const char *name, struct error *e)
 {
-    struct error other = {0};
     struct vm_status s;
+    int64_t pause_ns = 0;
+    char said[80];
     vm_status_read(c->vm, &s);
-    int rc = vm_snapshot_check(c->vm, name, e); /* before the guest is disturbed */
+    int rc = refuse_changed_spec(c->vm, &s, e);
     if (!rc)
-        rc = refuse_changed_spec(c->vm, &s, e);
+        rc = vm_snapshot_take_live(c->vm, name, &pause_ns, e);
     if (rc)
         return rc;
-    hold_signals(true);
-    rc = life_suspend(c->vm, e);
-    if (!rc)
-        rc = vm_snapshot_take(c->vm, name, SNAPSHOT_RUNNING, e);
-    hold_signals(false);
-    vm_status_read(c->vm, &s);
-    if (s.run != VM_SUSPENDED)
-        return rc;
-    int again = life_launch(c->vm, &other);
-    if (again) {
-        *e = other;
-        return error_prefix(e, "%s is suspended now, since it cannot go on", c->vm->name);
-    }
-    return rc;
+    snprintf(said, sizeof said, "is taken; the guest stood still for %lld ms",
+             (long long)(pause_ns / 1000000));
+    return done(c, name, said, e);
 }
 
 static int take(const struct snap_call *c, struct error *e)
@@ -119,8 +91,9 @@ static int take(const struct snap_call *c, struct error *e)
     if (s.run == VM_PAUSED)
         return error_set(e, ERR_STATE, "%s is paused; `sosia resume %s` first", c->vm->name,
                          c->vm->name);
-    rc = s.run == VM_RUNNING ? take_running(c, name, e)
-                             : vm_snapshot_take(c->vm, name, SNAPSHOT_STOPPED, e);
+    if (s.run == VM_RUNNING)
+        return take_running(c, name, e);
+    rc = vm_snapshot_take(c->vm, name, e);
     return rc ? rc : done(c, name, "is taken", e);
 }
 

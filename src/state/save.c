@@ -157,7 +157,7 @@ static int copy_parts(struct state_saving *s, const struct state_list *l, struct
     return 0;
 }
 
-static void free_saving(struct state_saving *s)
+void state_save_drop(struct state_saving *s)
 {
     for (unsigned n = 0; n < s->nparts; n++)
         state_out_fini(&s->part[n]);
@@ -186,7 +186,7 @@ int state_save_begin(struct state_saving **out, int fd, const struct state_list 
     if (!rc)
         rc = put_memories(s, s->copy.live, e);
     if (rc)
-        free_saving(s);
+        state_save_drop(s);
     else
         *out = s;
     return rc;
@@ -205,7 +205,7 @@ int state_save_end(struct state_saving *s, struct state_stats *stats, struct err
     s->w.stats.zero_pages -= s->w.stats.pages;
     if (stats)
         *stats = s->w.stats;
-    free_saving(s);
+    state_save_drop(s);
     return rc;
 }
 

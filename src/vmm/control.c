@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,9 +23,16 @@ struct message {
     char text[];
 };
 
+static void drop_files(struct client *cl)
+{
+    while (cl->files)
+        close(cl->file[--cl->files]);
+}
+
 static void on_closed(uv_handle_t *h)
 {
     struct client *cl = h->data;
+    drop_files(cl);
     json_decref(cl->args);
     json_decref(cl->id);
     free(cl);
@@ -41,6 +49,8 @@ static void drop_client(struct client *cl)
             c->client[i] = NULL;
     if (c->typist == cl)
         c->typist = NULL;
+    if (c->snapper == cl)
+        c->snapper = NULL;
     if (c->keys.owner == cl)
         c->keys.owner = NULL;
     uv_close((uv_handle_t *)&cl->pipe, on_closed);
@@ -150,6 +160,7 @@ static void end_command(struct client *cl, struct control_call *call, int rc)
     }
     json_decref(cl->args);
     json_decref(cl->id);
+    drop_files(cl);
     cl->args = cl->id = NULL;
     cl->command = NULL;
     cl->later = false;
@@ -328,9 +339,35 @@ static void on_alloc(uv_handle_t *h, size_t want, uv_buf_t *b)
                      (unsigned)min_u64(sizeof cl->c->chunk, sizeof cl->buf - cl->len));
 }
 
+static void on_pipe_closed(uv_handle_t *h)
+{
+    free(h);
+}
+
+/* libuv hands over descriptors as pipes, whatever they are. */
+static bool take_file(struct client *cl)
+{
+    uv_pipe_t *p = malloc(sizeof *p);
+    uv_os_fd_t fd;
+    if (!p || uv_pipe_init(&cl->c->vm->loop, p, 0)) {
+        free(p);
+        return false;
+    }
+    bool ok = !uv_accept((uv_stream_t *)&cl->pipe, (uv_stream_t *)p) &&
+              !uv_fileno((const uv_handle_t *)p, &fd);
+    int own = ok && cl->files < CONTROL_FILES ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (own >= 0)
+        cl->file[cl->files++] = own;
+    uv_close((uv_handle_t *)p, on_pipe_closed);
+    return own >= 0;
+}
+
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
     struct client *cl = s->data;
+    while (n >= 0 && uv_pipe_pending_count(&cl->pipe) > 0)
+        if (!take_file(cl))
+            n = UV_ENOMEM;
     if (n < 0) {
         drop_client(cl);
         return;
@@ -414,7 +451,7 @@ static void on_connection(uv_stream_t *s, int status)
     memset(cl, 0, offsetof(struct client, buf));
     cl->c = c;
     cl->pipe.data = cl;
-    if (uv_pipe_init(&c->vm->loop, &cl->pipe, 0)) {
+    if (uv_pipe_init(&c->vm->loop, &cl->pipe, 1)) {
         free(cl);
         return;
     }

@@ -81,6 +81,15 @@ static int query_block(struct control_call *call)
     return 0;
 }
 
+static int find_disk(struct control_call *call, const char *device, unsigned *n)
+{
+    char end;
+    if (sscanf(device, "disk%u%c", n, &end) == 1 && *n < call->c->vm->spec->ndisk)
+        return 0;
+    return error_set(&call->e, ERR_USAGE,
+                     "there is no disk \"%.40s\": the first one of the spec is disk0", device);
+}
+
 /* A guest cannot be asked to give up the end of a disk: it only grows. */
 static int block_resize(struct control_call *call)
 {
@@ -88,10 +97,9 @@ static int block_resize(struct control_call *call)
     const char *device = json_string_value(json_object_get(call->args, "device"));
     json_int_t size = json_integer_value(json_object_get(call->args, "size"));
     unsigned n = 0;
-    char end;
-    if (sscanf(device, "disk%u%c", &n, &end) != 1 || n >= vm->spec->ndisk)
-        return error_set(&call->e, ERR_USAGE,
-                         "there is no disk \"%.40s\": the first one of the spec is disk0", device);
+    int rc = find_disk(call, device, &n);
+    if (rc)
+        return rc;
     struct blk *b = vm->disk[n];
     if (b->readonly)
         return error_set(&call->e, ERR_STATE, "%s can only be read", device);
@@ -294,6 +302,64 @@ static int suspend(struct control_call *call)
     return 0;
 }
 
+static void snapped(void *arg, const struct vm_snap *s)
+{
+    struct control *c = arg;
+    struct client *cl = c->snapper;
+    struct control_call call = {.c = c, .client = cl, .e = s->error};
+    c->snapper = NULL;
+    if (!cl)
+        return;
+    if (!s->rc)
+        call.ret = json_pack("{s:I, s:I, s:I}", "pages", (json_int_t)s->stats.pages, "bytes",
+                             (json_int_t)s->stats.bytes, "pause-ns", (json_int_t)s->pause);
+    control_reply(cl, &call, s->rc);
+}
+
+/* The client's files: the first for the state, one more for each disk that is named. */
+static int take_files(struct control_call *call, struct vm_snap_files *f)
+{
+    struct client *cl = call->client;
+    json_t *disks = json_object_get(call->args, "disks"), *name;
+    size_t i;
+    unsigned n = 0;
+    for (unsigned k = 0; k < SPEC_MAX_DISKS; k++)
+        f->disk[k] = -1;
+    if (cl->files != json_array_size(disks) + 1)
+        return error_set(&call->e, ERR_USAGE,
+                         "%zu descriptors are needed (SCM_RIGHTS): for the state, and for the new "
+                         "overlay of each disk",
+                         json_array_size(disks) + 1);
+    json_array_foreach(disks, i, name)
+    {
+        const char *text = json_string_value(name);
+        int rc = find_disk(call, text ? text : "", &n);
+        if (rc)
+            return rc;
+        if (f->disk[n] >= 0)
+            return error_set(&call->e, ERR_USAGE, "disk%u is named twice", n);
+        f->disk[n] = cl->file[i + 1];
+    }
+    f->state = cl->file[0];
+    cl->files = 0;
+    return 0;
+}
+
+static int snapshot(struct control_call *call)
+{
+    struct control *c = call->c;
+    struct vm_snap_files files;
+    if (c->vm->paused || c->vm->pause_wanted)
+        return error_set(&call->e, ERR_STATE, "the VM is paused");
+    int rc = take_files(call, &files);
+    if (!rc)
+        rc = vm_snap_ask(c->vm, &files, snapped, c, &call->e);
+    if (rc)
+        return rc;
+    c->snapper = call->client;
+    return CONTROL_LATER;
+}
+
 static int info(struct control_call *call)
 {
     struct vm *vm = call->c->vm;
@@ -338,5 +404,6 @@ const struct control_command control_commands[] = {
     {"x-sosia-screen", "", screen, NULL},
     {"x-sosia-type", "text:s", type_text, NULL},
     {"x-sosia-console-input", "data:s", console_input, NULL},
+    {"x-sosia-snapshot", "disks:a", snapshot, NULL},
     {NULL, NULL, NULL, NULL},
 };

@@ -32,6 +32,9 @@ struct control_command {
 };
 extern const struct control_command control_commands[]; /* ends with a NULL name */
 
+/* Descriptors that come with a command are its own. */
+#define CONTROL_FILES (SPEC_MAX_DISKS + 1)
+
 #define CONTROL_KEYS 4096
 struct control_keys {
     uint16_t key[CONTROL_KEYS]; /* Linux key codes; bit 15: released */
@@ -48,8 +51,9 @@ struct control {
     uv_pipe_t listener;
     uint8_t chunk[4096];
     struct client *client[CONTROL_CLIENTS];
-    uint64_t clients;      /* that have come since the start */
-    struct client *typist; /* whose console input is on its way */
+    uint64_t clients;       /* that have come since the start */
+    struct client *typist;  /* whose console input is on its way */
+    struct client *snapper; /* whose snapshot is being taken */
     struct control_keys keys;
     unsigned closing; /* handles that are not closed yet */
 };
@@ -62,6 +66,8 @@ struct client {
     bool later;                            /* a command of it waits */
     const struct control_command *command; /* which one */
     json_t *args, *id;                     /* of that one */
+    int file[CONTROL_FILES];               /* received, and not used */
+    unsigned files;
     size_t len;
     char buf[CONTROL_MESSAGE];
 };

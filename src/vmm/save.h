@@ -32,6 +32,10 @@ bool vm_save_parked(struct vm *vm);
 /* What was asked for will not happen: the VM ends. */
 void vm_save_cancel(struct vm *vm);
 
+/* The first half of vmm_save(), see state_save_begin(). The disks finish what is in flight, but
+ * need not be durable. */
+int vmm_save_begin(struct vm *vm, int fd, uint64_t budget, struct state_saving **out,
+                   struct error *e);
 /* No vCPU runs. Writes the state to a descriptor, from its position on; the VM's clock stands until
  * vm_clock_resume(). ERR_IO, ERR_NOMEM. */
 int vmm_save(struct vm *vm, int fd, struct state_stats *stats, struct error *e);

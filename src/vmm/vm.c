@@ -100,6 +100,7 @@ static void go_on(struct vm *vm, bool was_reset)
         control_event(vm->control, "RESET",
                       json_pack("{s:b, s:s}", "guest", guest, "reason",
                                 guest ? "guest-reset" : "host-qmp-system-reset"));
+    vm_snap_parked(vm);
     vm_loop_pause(vm);
     control_parked(vm->control);
     release(vm, false);
@@ -400,6 +401,7 @@ void vm_destroy(struct vm *vm)
 {
     for (unsigned n = 0; n < vm->nvcpu; n++)
         vcpu_join(&vm->vcpu[n]);
+    vm_snap_end(vm);
     /* From here on no vCPU thread exists; requests in flight on disks still complete under the
      * lock, and post to vCPUs. */
     for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)

@@ -27,6 +27,7 @@
 #include "machine/pc.h"
 #include "vmm/control.h"
 #include "vmm/save.h"
+#include "vmm/snap.h"
 #include "vmm/vcpu.h"
 #include "vmm/vmm.h"
 
@@ -88,6 +89,8 @@ struct vm {
     uv_timer_t catch_up;
     bool restored;         /* the VM goes on from a saved state: it does not boot */
     const char *save_file; /* where the user's key saves to; NULL: nowhere */
+
+    struct vm_snap snap;
 
     struct error result; /* why the VM ended, if it failed */
 };

@@ -89,6 +89,8 @@ int vm_loop_init(struct vm *vm, struct error *e)
     if (!rc)
         rc = uv_timer_init(&vm->loop, &vm->catch_up);
     vm->catch_up.data = vm;
+    if (!rc)
+        rc = vm_snap_init(vm);
     for (unsigned n = 0; !rc && n < ARRAY_LEN(signals); n++) {
         rc = uv_signal_init(&vm->loop, &vm->signal[n]);
         if (rc)

@@ -124,24 +124,33 @@ static void stop_clock(struct vm *vm)
     vm->clock_stands = true;
 }
 
-int vmm_save(struct vm *vm, int fd, struct state_stats *stats, struct error *e)
+int vmm_save_begin(struct vm *vm, int fd, uint64_t budget, struct state_saving **out,
+                   struct error *e)
 {
     struct vm_identity id;
     struct state_list *l = calloc(1, sizeof *l);
     if (!l)
         return error_set(e, ERR_NOMEM, "out of memory");
-    int rc = settle_disks(vm, e);
+    drain(vm);
     pthread_mutex_lock(&vm->lock);
     stop_clock(vm);
     pc_state_begin(vm->pc);
     identify(vm, &id);
     vm->saved_at = id.calendar;
     list_all(vm, &id, l);
-    if (!rc)
-        rc = state_save(fd, l, stats, e);
+    int rc = state_save_begin(out, fd, l, budget, e);
     pthread_mutex_unlock(&vm->lock);
     free(l);
     return rc;
+}
+
+int vmm_save(struct vm *vm, int fd, struct state_stats *stats, struct error *e)
+{
+    struct state_saving *saving;
+    int rc = settle_disks(vm, e);
+    if (!rc)
+        rc = vmm_save_begin(vm, fd, 0, &saving, e);
+    return rc ? rc : state_save_end(saving, stats, e);
 }
 
 int vmm_load(struct vm *vm, int fd, struct state_stats *stats, struct error *e)

@@ -91,7 +91,8 @@ static void fill(struct fuzz_in *in)
                   web,
                   top};
     put(web, "lock", "", 0);
-    put(web, VM_STATE_OF_RUN, "x", 1);
+    put(web, vm_state_files[0], "x", 1);
+    put(web, vm_state_files[1], "x", 1);
     put(web, VM_SNAPSHOTS "/a/" SNAPSHOT_STATE, "x", 1);
     put(web, VM_SNAPSHOTS "/a/" VM_SPEC, "disks: [disks/disk0.qcow2]\n", 27);
     for (unsigned i = 0; i < ARRAY_LEN(files); i++) {
@@ -169,7 +170,7 @@ static void work(struct catalog *c, const struct vm *vm, char step)
     vm_status_read(vm, &s);
     switch (step) {
     case 't':
-        need(vm_snapshot_take(vm, "new", SNAPSHOT_STOPPED, &e), &e);
+        need(vm_snapshot_take(vm, "new", &e), &e);
         break;
     case 'r':
         need(vm_snapshot_restore(vm, "a", &e), &e);

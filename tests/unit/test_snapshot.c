@@ -93,11 +93,11 @@ static void back_and_forth(void **state)
     char current[VM_NAME_MAX + 1];
     struct snapshot s;
     disk_byte(5, 1);
-    assert_int_equal(vm_snapshot_take(&vm, "a", SNAPSHOT_STOPPED, &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "a", &e), 0);
     assert_int_equal(disk_byte(5, -1), 1);
     disk_byte(5, 2);
-    assert_int_equal(vm_snapshot_take(&vm, "b", SNAPSHOT_STOPPED, &e), 0);
-    assert_int_equal(vm_snapshot_take(&vm, "b", SNAPSHOT_STOPPED, &e), ERR_STATE);
+    assert_int_equal(vm_snapshot_take(&vm, "b", &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "b", &e), ERR_STATE);
     disk_byte(5, 3);
     assert_int_equal(count("disks", "layer-"), 2);
     assert_int_equal(vm_snapshot_load(&vm, "b", &s, &e), 0);
@@ -121,9 +121,9 @@ static void back_and_forth(void **state)
 
 static void unneeded_layers_go(void **state)
 {
-    assert_int_equal(vm_snapshot_take(&vm, "a", SNAPSHOT_STOPPED, &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "a", &e), 0);
     disk_byte(5, 2);
-    assert_int_equal(vm_snapshot_take(&vm, "b", SNAPSHOT_STOPPED, &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "b", &e), 0);
     assert_int_equal(vm_snapshot_restore(&vm, "a", &e), 0);
     /* A file beside them that rests on b's: an image of the user's own. */
     struct snapshot s;
@@ -136,10 +136,10 @@ static void unneeded_layers_go(void **state)
     assert_int_equal(vm_snapshot_remove(&vm, "b", &e), 0);
     assert_int_equal(count("disks", "layer-"), 2);
     assert_int_equal(vm_snapshot_restore(&vm, "a", &e), 0);
-    assert_int_equal(vm_snapshot_take(&vm, "c", SNAPSHOT_STOPPED, &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "c", &e), 0);
     assert_int_equal(count("disks", "layer-"), 2); /* untouched: no new one */
     disk_byte(5, 4);
-    assert_int_equal(vm_snapshot_take(&vm, "d", SNAPSHOT_STOPPED, &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "d", &e), 0);
     assert_int_equal(count("disks", "layer-"), 3);
     assert_int_equal(vm_snapshot_restore(&vm, "a", &e), 0);
     assert_int_equal(vm_snapshot_remove(&vm, "d", &e), 0);
@@ -164,7 +164,7 @@ static void leftovers_are_swept(void **state)
     assert_int_equal(vm_snapshot_list(&vm, &list, &e), 0);
     assert_int_equal(list.n, 0);
     catalog_list_free(&list);
-    assert_int_equal(vm_snapshot_take(&vm, "a", SNAPSHOT_STOPPED, &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "a", &e), 0);
     assert_int_equal(count("disks", "layer-12345678"), 0);
     assert_int_equal(count(VM_SNAPSHOTS, ""), 1);
     assert_int_equal(disk_byte(7, -1), 7);
@@ -174,13 +174,13 @@ static void leftovers_are_swept(void **state)
 static void broken_off(void **state)
 {
     struct vm_state s;
-    assert_int_equal(vm_snapshot_take(&vm, "a", SNAPSHOT_STOPPED, &e), 0);
+    assert_int_equal(vm_snapshot_take(&vm, "a", &e), 0);
     assert_int_equal(vm_state_load(vm.dir, &s, &e), 0);
     json_object_set_new(s.root, "restoring", json_string("a"));
     assert_int_equal(vm_state_save(vm.dir, &s, false, &e), 0);
     vm_state_fini(&s);
     assert_int_equal(vm_layers_check(&vm, &e), ERR_STATE);
-    assert_int_equal(vm_snapshot_take(&vm, "b", SNAPSHOT_STOPPED, &e), ERR_STATE);
+    assert_int_equal(vm_snapshot_take(&vm, "b", &e), ERR_STATE);
     assert_int_equal(vm_snapshot_remove(&vm, "a", &e), ERR_STATE);
     assert_int_equal(vm_snapshot_restore(&vm, "a", &e), 0);
     assert_int_equal(vm_layers_check(&vm, &e), 0);

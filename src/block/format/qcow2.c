@@ -56,6 +56,17 @@ static void close_node(struct node *n)
     node_close(file);
 }
 
+static int freeze_node(struct node *n)
+{
+    struct qcow2 *q = qcow2_of(n);
+    int rc = qcow2_flush(n); /* also of what it has failed to write before */
+    if (!rc)
+        rc = qcow2_settle(q);
+    if (!rc && q->data != q->file)
+        rc = node_freeze(q->data);
+    return rc ? rc : node_freeze(q->file);
+}
+
 static const struct node_ops ops = {
     .name = "qcow2",
     .read = qcow2_read,
@@ -66,6 +77,7 @@ static const struct node_ops ops = {
     .map = qcow2_map,
     .resize = qcow2_resize,
     .resolve = qcow2_resolve,
+    .freeze = freeze_node,
     .close = close_node,
 };
 

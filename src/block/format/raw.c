@@ -117,6 +117,11 @@ static bool raw_resolve(struct node *n, uint64_t offset, uint64_t len, bool writ
     return true;
 }
 
+static int raw_freeze(struct node *n)
+{
+    return node_freeze(raw_of(n)->file);
+}
+
 static void raw_close(struct node *n)
 {
     struct raw *r = raw_of(n);
@@ -135,6 +140,7 @@ static const struct node_ops raw_ops = {
     .map = raw_map,
     .resize = raw_resize,
     .resolve = raw_resolve,
+    .freeze = raw_freeze,
     .close = raw_close,
 };
 

@@ -263,6 +263,12 @@ static void destroy(struct vdi *v)
     free(v);
 }
 
+static int vdi_freeze(struct node *n)
+{
+    int rc = vdi_flush(n);
+    return rc ? rc : node_freeze(vdi_of(n)->below);
+}
+
 static void vdi_close(struct node *n)
 {
     struct vdi *v = vdi_of(n);
@@ -287,6 +293,7 @@ static const struct node_ops vdi_ops = {
     .map = vdi_map,
     .resize = vdi_resize,
     .resolve = vdi_resolve,
+    .freeze = vdi_freeze,
     .close = vdi_close,
 };
 

@@ -268,6 +268,14 @@ static bool file_resolve(struct node *n, uint64_t offset, uint64_t len, bool wri
     return true;
 }
 
+static int file_freeze(struct node *n)
+{
+    int rc = file_flush(n);
+    if (!rc)
+        lock_share(n->fd);
+    return rc;
+}
+
 static void file_close(struct node *n)
 {
     struct file *f = file_of(n);
@@ -289,6 +297,7 @@ static const struct node_ops file_ops = {
     .map = file_map,
     .resize = file_resize,
     .resolve = file_resolve,
+    .freeze = file_freeze,
     .close = file_close,
 };
 
@@ -337,6 +346,27 @@ static int find_size(const char *path, int fd, struct file *f, struct error *e)
     return 0;
 }
 
+/* Takes over `fd` when it succeeds. */
+static int make_node(int fd, const char *path, bool readonly, struct node **out, struct error *e)
+{
+    struct file *f = calloc(1, sizeof *f);
+    char *name = strdup(path);
+    int rc =
+        f && name ? find_size(path, fd, f, e) : error_set(e, ERR_NOMEM, "%s: out of memory", path);
+    if (rc) {
+        free(f);
+        free(name);
+        return rc;
+    }
+    f->node.ops = &file_ops;
+    f->node.readonly = readonly;
+    f->node.grows = true;
+    f->node.fd = fd;
+    f->path = name;
+    *out = &f->node;
+    return 0;
+}
+
 int file_open(const char *path, const struct file_options *o, struct node **out, struct error *e)
 {
     /* O_NONBLOCK: a FIFO given by mistake must not hang us. */
@@ -345,23 +375,30 @@ int file_open(const char *path, const struct file_options *o, struct node **out,
     CLEANUP_CLOSE int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
     if (fd < 0)
         return cannot_open(path, o, e);
-    struct file *f = calloc(1, sizeof *f);
-    char *name = strdup(path);
-    int rc =
-        f && name ? find_size(path, fd, f, e) : error_set(e, ERR_NOMEM, "%s: out of memory", path);
-    if (!rc && !o->unlocked)
-        rc = lock_take(path, fd, o->readonly, e);
-    if (rc) {
-        free(f);
-        free(name);
+    struct node *n = NULL;
+    int rc = make_node(fd, path, o->readonly, &n, e);
+    if (rc)
         return rc;
-    }
-    f->node.ops = &file_ops;
-    f->node.readonly = o->readonly;
-    f->node.grows = true;
-    f->node.fd = fd;
-    f->path = name;
-    fd = -1; /* owned by the node now */
-    *out = &f->node;
-    return 0;
+    fd = -1; /* the node's */
+    if (!o->unlocked)
+        rc = lock_take(path, n->fd, o->readonly, e);
+    if (rc)
+        node_close(n);
+    else
+        *out = n;
+    return rc;
+}
+
+int file_adopt(int fd, const char *name, struct node **out, struct error *e)
+{
+    CLEANUP_CLOSE int given = fd;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || (flags & O_ACCMODE) != O_RDWR || flags & (O_PATH | O_APPEND))
+        return error_set(e, ERR_FORMAT, "%s: is not open for reading and writing", name);
+    if (!lock_is_ours(fd))
+        return error_set(e, ERR_BUSY, "%s: is in use", name);
+    int rc = make_node(fd, name, false, out, e);
+    if (!rc)
+        given = -1;
+    return rc;
 }

@@ -16,4 +16,9 @@ struct file_options {
 /* The file is locked, see lock.h. ERR_IO, ERR_BUSY; ERR_FORMAT: neither a file nor a disk. */
 int file_open(const char *path, const struct file_options *o, struct node **out, struct error *e);
 
+/* The same of a descriptor that somebody else has opened for reading and writing, and locked; it is
+ * taken over in any case. `name` is for messages. ERR_FORMAT: it is no such file; ERR_BUSY, ERR_IO,
+ * ERR_NOMEM. */
+int file_adopt(int fd, const char *name, struct node **out, struct error *e);
+
 #endif

@@ -131,6 +131,19 @@ int lock_take(const char *path, int fd, bool shared, struct error *e)
                      path, who, shared ? " and may write to it" : "");
 }
 
+void lock_share(int fd)
+{
+    struct flock fl = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_OFD_SETLK, &fl) < 0)
+        log_debug("a lock cannot be shared: %s", strerror(errno));
+}
+
+bool lock_is_ours(int fd)
+{
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &fl) == 0 || (errno != EAGAIN && errno != EACCES);
+}
+
 bool lock_holder(int fd, char *who, size_t size, bool *writes)
 {
     struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};

@@ -16,6 +16,11 @@
  * logged. `path` is for messages. */
 int lock_take(const char *path, int fd, bool shared, struct error *e);
 
+/* That of a writer becomes that of a reader. */
+void lock_share(int fd);
+/* Takes it as a writer if nobody else has it; false: somebody has. */
+bool lock_is_ours(int fd);
+
 /* Who has the file locked, and whether to write to it. False: nobody. Takes no lock itself. */
 bool lock_holder(int fd, char *who, size_t size, bool *writes);
 

@@ -147,6 +147,7 @@ static const struct node_ops cor_ops = {
     .discard = cor_discard,
     .map = filter_map,
     .resize = filter_resize,
+    .push = filter_push,
     .resolve = cor_resolve,
     .hurry = filter_hurry,
     .close = cor_close,

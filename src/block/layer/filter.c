@@ -79,3 +79,12 @@ void filter_hurry(struct node *n, bool on)
 {
     node_hurry(filter_of(n)->child, on);
 }
+
+void filter_push(struct node *n, struct node *overlay)
+{
+    struct filter *f = filter_of(n);
+    node_push(&f->child, overlay);
+    n->backing = f->child->backing;
+    n->granularity = f->child->granularity;
+    n->alignment = f->child->alignment;
+}

@@ -32,5 +32,6 @@ int filter_resize(struct node *n, uint64_t size, struct error *e);
 bool filter_resolve(struct node *n, uint64_t offset, uint64_t len, bool write,
                     struct node_place *out);
 void filter_hurry(struct node *n, bool on);
+void filter_push(struct node *n, struct node *overlay);
 
 #endif

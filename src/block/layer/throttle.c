@@ -162,6 +162,7 @@ static const struct node_ops throttle_ops = {
     .discard = throttle_discard,
     .map = filter_map,
     .resize = filter_resize,
+    .push = filter_push,
     .resolve = throttle_resolve,
     .hurry = throttle_hurry,
     .close = throttle_close,
