@@ -76,7 +76,7 @@ def full(folder, prog):
     """a full file system: every verb says so, the guest gets errors and goes on"""
     top = home(folder)
     top.mkdir()
-    with mounted(top, "-t", "tmpfs", "-o", "size=64m", "tmpfs"), catalog(folder, prog):
+    with mounted(top, "-t", "tmpfs", "-o", "size=192m", "tmpfs"), catalog(folder, prog):
         make_demo(prog, "web", "--disk", "32M")
         ok(prog, "create", "off", "--disk", "1M")
         (top / "raw").write_bytes(os.urandom(1 << 20))
