@@ -163,11 +163,13 @@ static int measure(struct bench *b, struct error *e)
     b->left = b->o->requests ? b->o->requests : UINT64_MAX;
     b->end = b->o->requests ? INT64_MAX : start + b->o->duration;
     bool whole = run_all(b, start);
+    ns_t over = now();
     if (b->o->write && !b->failed) {
         b->flushing = true;
         blk_submit(b->blk, &flush);
         while (b->flushing)
             wait_news(b);
+        b->r->flush = now() - over;
     }
     b->r->elapsed = now() - start;
     pthread_mutex_unlock(&b->lock);

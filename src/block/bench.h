@@ -23,6 +23,7 @@ struct bench_options {
 struct bench_result {
     uint64_t requests, bytes;
     ns_t elapsed; /* for writing, with a flush at the end */
+    ns_t flush;   /* what that took */
     struct latency latency;
 };
 

@@ -70,7 +70,9 @@ struct disk {
     bool stuck; /* the kernel did not take what the ring has; a worker tries again */
 
     struct req_list slow;
-    unsigned queued, idle, nworkers, max_workers;
+    unsigned queued, nquick; /* requests in `slow`; of those: quick */
+    bool writing;            /* a worker has a quick one */
+    unsigned idle, nworkers, max_workers;
     unsigned telling;    /* workers that call done() and then look at the queue */
     bool waking;         /* a worker was woken and does not run yet */
     pthread_cond_t wake; /* something is slow, stuck, or `closing` */
@@ -94,6 +96,14 @@ static inline struct blk_req *req_pop(struct req_list *l)
     if (req)
         l->head = req->next;
     return req;
+}
+
+/* `before` is the one in front of it; NULL: it is the first. */
+static inline void req_remove(struct req_list *l, struct blk_req *before, struct blk_req *req)
+{
+    *(before ? &before->next : &l->head) = req->next;
+    if (l->tail == req)
+        l->tail = before;
 }
 
 /* disk_gate.c. With `lock` held. */

@@ -118,6 +118,33 @@ static bool is_transfer(const struct disk *d, const struct blk_req *req)
            range_within(req->offset, req->len, node_size(d->top));
 }
 
+/* RWF_NOWAIT (preadv2(2)): what the page cache can do here and now. Bytes, or -1 and errno. */
+static ssize_t write_now(struct node *n, const struct iovec *iov, int niov, uint64_t offset)
+{
+    ssize_t put = pwritev2(n->fd, iov, niov, (off_t)offset, RWF_NOWAIT);
+    if (put < 0 && errno != EAGAIN && errno != EINTR) /* not on this file system, mostly */
+        n->writes_block = true;
+    n->write_tried = true;
+    return put;
+}
+
+/* Whether a transfer is better done by a worker. The first write to a file finds it out: one byte
+ * of it is written twice. */
+static bool blocks(const struct blk_req *req, const struct node_place *place)
+{
+    struct node *n = place->node;
+    if (req->op != BLK_WRITE)
+        return false;
+    if (!n->write_tried) {
+        const struct iov_cursor c = {req->iov, req->niov, 0};
+        struct iovec first;
+        uint64_t got;
+        if (iov_slice(&c, 1, &first, 1, &got) == 1)
+            write_now(n, &first, 1, place->offset);
+    }
+    return n->writes_block;
+}
+
 enum disk_way disk_fast(struct disk *d, struct blk_req *req)
 {
     struct node_place place[MAX_PIECES];
@@ -128,8 +155,10 @@ enum disk_way disk_fast(struct disk *d, struct blk_req *req)
         return DISK_SLOW;
     if (place[n - 1].node->ops->submit)
         return n == 1 ? send_proxy(d, req, place) : DISK_SLOW_EXACT;
-    if (!d->ring || !uring_room(d->ring, n) || (write && place->node->writes_block))
+    if (!d->ring || !uring_room(d->ring, n) || blocks(req, &place[0])) {
+        note->quick = write;
         return DISK_SLOW_EXACT;
+    }
     if (n > 1) {
         if (!send_pieces(d, req, place, n))
             return DISK_SLOW_EXACT;
@@ -144,8 +173,8 @@ enum disk_way disk_fast(struct disk *d, struct blk_req *req)
     return DISK_SENT;
 }
 
-/* Tries what the page cache can do, here and now (RWF_NOWAIT, preadv2(2)). A write that was done
- * in part will be done again. */
+/* Tries what the page cache can do, here and now. A write that was done in part will be done
+ * again. */
 bool disk_at_once(struct disk *d, struct blk_req *req)
 {
     struct node_place p;
@@ -155,14 +184,10 @@ bool disk_at_once(struct disk *d, struct blk_req *req)
         !node_resolve(d->top, req->offset, req->len, write, &p) || !p.node || p.len < req->len ||
         p.node->ops->submit || (write && p.node->writes_block))
         return false;
-    ssize_t n = write ? pwritev2(p.node->fd, req->iov, req->niov, (off_t)p.offset, RWF_NOWAIT)
+    ssize_t n = write ? write_now(p.node, req->iov, req->niov, p.offset)
                       : preadv2(p.node->fd, req->iov, req->niov, (off_t)p.offset, RWF_NOWAIT);
-    if (n < 0 && errno != EAGAIN && errno != EINTR) { /* not on this file system, mostly */
-        if (write)
-            p.node->writes_block = true;
-        else
-            d->no_reads_at_once = true;
-    }
+    if (n < 0 && !write && errno != EAGAIN && errno != EINTR)
+        d->no_reads_at_once = true;
     if (n < 0 || (uint64_t)n != req->len)
         return false;
     d->copied += req->len;

@@ -55,7 +55,6 @@ static void try_start(struct disk *d, struct blk_req *req)
     }
     if (way != DISK_SENT)
         disk_slow(d, req);
-    req->note.quick = way == DISK_SLOW_EXACT;
     req->note.started = true;
 }
 

@@ -75,6 +75,13 @@ static int perform(struct disk *d, const struct blk_req *req)
     return -ENOTSUP;
 }
 
+/* Requests that a worker may take now. Quick writes are made one after the other: several writers
+ * to one file would only wait for its lock in the kernel, spinning. With `lock` held. */
+static unsigned takeable(const struct disk *d)
+{
+    return d->queued - d->nquick + (d->nquick > 0 && !d->writing);
+}
+
 /* One worker is woken at a time, and wakes the next if there is more than it can take: so a vCPU
  * that submits many requests pays for one. With `lock` held. */
 static void wake(struct disk *d)
@@ -89,7 +96,7 @@ static void wake(struct disk *d)
 static void wait_request(struct disk *d)
 {
     d->idle++;
-    while (!d->slow.head && !d->closing) {
+    while (!takeable(d) && !d->closing) {
         if (d->stuck) {
             d->stuck = false;
             pthread_mutex_unlock(&d->lock);
@@ -108,10 +115,16 @@ static void wait_request(struct disk *d)
 /* Takes a request off the queue; NULL: there is none. With `lock` held. */
 static struct blk_req *take(struct disk *d)
 {
-    struct blk_req *req = req_pop(&d->slow);
-    if (req)
+    struct blk_req *req = NULL, *last = NULL;
+    if (takeable(d)) {
+        for (req = d->slow.head; req->note.quick && d->writing; req = req->next)
+            last = req;
+        req_remove(&d->slow, last, req);
         d->queued--;
-    if (d->slow.head || d->stuck)
+        d->nquick -= req->note.quick;
+        d->writing |= req->note.quick;
+    }
+    if (takeable(d) || d->stuck)
         wake(d);
     return req;
 }
@@ -128,7 +141,7 @@ static uint64_t now_ns(void)
 static bool may_wait(const struct disk *d, unsigned n, uint64_t since)
 {
     const struct blk_req *next = d->slow.head;
-    return next && next->op == BLK_WRITE && next->note.quick && n < TOGETHER &&
+    return next && next->note.quick && !d->writing && n < TOGETHER &&
            now_ns() - since < TOGETHER_NS;
 }
 
@@ -164,6 +177,8 @@ static void *worker(void *arg)
         if (!req->note.result)
             req->note.result = perform(d, req);
         pthread_mutex_lock(&d->lock);
+        if (req->note.quick)
+            d->writing = false;
         if (gated)
             disk_gate_leave(d, req);
         req_push(&finished, req);
@@ -195,13 +210,14 @@ void disk_slow(struct disk *d, struct blk_req *req)
 {
     req_push(&d->slow, req);
     d->queued++;
-    need_worker(d, d->queued);
+    d->nquick += req->note.quick;
+    need_worker(d, takeable(d));
 }
 
 void disk_slow_retry(struct disk *d)
 {
     d->stuck = true;
-    need_worker(d, d->queued + 1);
+    need_worker(d, takeable(d) + 1);
 }
 
 void disk_slow_stop(struct disk *d)

@@ -103,6 +103,7 @@ struct node {
     uint32_t alignment;   /* of offsets and lengths that are not copied around; 0, 1: none */
     uint32_t granularity; /* allocated as one (a cluster), a power of two; 0, 1: bytes */
     bool writes_block;    /* what is written to `fd` makes the writer wait, even without a disk */
+    bool write_tried;     /* `writes_block` is known */
     int fd;               /* of one that resolves to itself and has no `submit`: for preadv() ... */
     struct node *backing; /* shown in HOLEs; or NULL. Not necessarily owned: a layer shows that of
                            * the node below */

@@ -82,11 +82,12 @@ static int print(const struct disk_args *a, const struct mode *m, const struct b
     }
     json_object_set_new(times, "max", json_real((double)r->latency.max / 1e3));
     if (a->given[DISK_JSON])
-        return cli_print_json(json_pack("{s:o, s:s, s:I, s:i, s:I, s:I, s:f, s:f, s:f, s:o}",
+        return cli_print_json(json_pack("{s:o, s:s, s:I, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:o}",
                                         "file", cli_json_text(a->path[0]), "mode", m->name,
                                         "block-size", (json_int_t)o->block, "depth", (int)o->depth,
                                         "requests", (json_int_t)r->requests, "bytes",
-                                        (json_int_t)r->bytes, "seconds", seconds, "iops", iops,
+                                        (json_int_t)r->bytes, "seconds", seconds, "flush-seconds",
+                                        (double)r->flush / 1e9, "iops", iops,
                                         "megabytes-per-second", rate, "latency-us", times),
                               e);
     printf(", max %.1f\n", (double)r->latency.max / 1e3);
