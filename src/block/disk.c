@@ -65,7 +65,7 @@ static void disk_submit(struct blk *b, struct blk_req *req)
     } else {
         begin(d, req);
     }
-    pthread_mutex_unlock(&d->lock);
+    disk_unlock(d);
 }
 
 /* The guest is told by its device, the user by the log: once, as the guest will try again and
@@ -125,7 +125,7 @@ static void disk_batch(struct blk *b, enum blk_batch what)
         d->ready = (struct req_list){0};
         d->ending = ready.head != NULL;
     }
-    pthread_mutex_unlock(&d->lock);
+    disk_unlock(d);
     if (!ready.head)
         return;
     finish_locked(d, &ready);
@@ -165,7 +165,7 @@ static void release(struct disk *d)
     for (struct blk_req *req; (req = req_pop(&d->held));)
         begin(d, req);
     pthread_cond_broadcast(&d->drained);
-    pthread_mutex_unlock(&d->lock);
+    disk_unlock(d);
 }
 
 static int disk_resize(struct blk *b, uint64_t size, struct error *e)

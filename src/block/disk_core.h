@@ -74,7 +74,8 @@ struct disk {
     bool writing;            /* a worker has a quick one */
     unsigned idle, nworkers, max_workers;
     unsigned telling;    /* workers that call done() and then look at the queue */
-    bool waking;         /* a worker was woken and does not run yet */
+    bool waking;         /* a worker was woken, or is about to be, and does not run yet */
+    bool signal;         /* disk_unlock() is to wake one */
     pthread_cond_t wake; /* something is slow, stuck, or `closing` */
     bool closing;
     pthread_t worker[DISK_WORKERS];
@@ -124,7 +125,10 @@ bool disk_at_once(struct disk *d, struct blk_req *req);
 void disk_fast_submit(struct disk *d);
 void disk_fast_done(void *disk, const struct uring_event *ev, unsigned n);
 
-/* disk_slow.c. With `lock` held. A `note.result` that is set already is reported, no more. */
+/* disk_slow.c. Gives `lock` up; only then is a worker woken, which would have to wait for it. While
+ * requests are collected none is. */
+void disk_unlock(struct disk *d);
+/* With `lock` held. A `note.result` that is set already is reported, no more. */
 void disk_slow(struct disk *d, struct blk_req *req);
 void disk_slow_retry(struct disk *d); /* has disk_fast_submit() called again, a little later */
 int disk_slow_start(struct disk *d);  /* a worker; 0 or an errno */

@@ -89,7 +89,7 @@ static void proxy_done(struct blk_req *own, int result)
         disk_gate_leave(d, req);
         req_push(&finished, req);
     }
-    pthread_mutex_unlock(&d->lock);
+    disk_unlock(d);
     disk_finish(d, &finished);
 }
 
@@ -248,6 +248,6 @@ void disk_fast_done(void *disk, const struct uring_event *ev, unsigned n)
         disk_gate_leave(d, req);
         req_push(&finished, req);
     }
-    pthread_mutex_unlock(&d->lock);
+    disk_unlock(d);
     disk_finish(d, &finished);
 }

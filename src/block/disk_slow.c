@@ -88,8 +88,18 @@ static void wake(struct disk *d)
 {
     if (d->idle > 0 && !d->waking) {
         d->waking = true;
-        pthread_cond_signal(&d->wake);
+        d->signal = true;
     }
+}
+
+void disk_unlock(struct disk *d)
+{
+    bool signal = d->signal && !d->plugged;
+    if (signal)
+        d->signal = false;
+    pthread_mutex_unlock(&d->lock);
+    if (signal)
+        pthread_cond_signal(&d->wake);
 }
 
 /* With `lock` held, which it gives up while it waits. */
@@ -99,7 +109,7 @@ static void wait_request(struct disk *d)
     while (!takeable(d) && !d->closing) {
         if (d->stuck) {
             d->stuck = false;
-            pthread_mutex_unlock(&d->lock);
+            disk_unlock(d);
             usleep(RETRY_US);
             pthread_mutex_lock(&d->lock);
             disk_fast_submit(d);
@@ -158,7 +168,7 @@ static void *worker(void *arg)
     for (;;) {
         if (n > 0 && !may_wait(d, n, since)) {
             d->telling++;
-            pthread_mutex_unlock(&d->lock);
+            disk_unlock(d);
             disk_finish(d, &finished);
             finished = (struct req_list){0};
             n = 0;
@@ -170,7 +180,7 @@ static void *worker(void *arg)
         req = take(d);
         if (!req)
             break; /* closing; n is 0 */
-        pthread_mutex_unlock(&d->lock);
+        disk_unlock(d);
         bool gated = req->note.started;
         if (n == 0)
             since = now_ns();
@@ -184,7 +194,7 @@ static void *worker(void *arg)
         req_push(&finished, req);
         n++;
     }
-    pthread_mutex_unlock(&d->lock);
+    disk_unlock(d);
     return NULL;
 }
 

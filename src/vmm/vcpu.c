@@ -142,10 +142,9 @@ static void vcpu_sleep(struct vcpu *v)
     kvm_pv_sleep(pv, v->cpu->index);
     wait_for_event(v);
     kvm_pv_wake(pv, v->cpu->index);
-    steal_start(v);
 }
 
-/* Like vm_vcpu_may_run(): a VM that is stopped has nothing stolen. */
+/* Like vm_vcpu_may_run(): a VM that is stopped has nothing stolen. Begins to count anew. */
 static bool may_run(struct vcpu *v)
 {
     steal_stop(v);
