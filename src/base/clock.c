@@ -126,6 +126,9 @@ static void heap_remove(struct timerq *q, struct timer *t)
 {
     size_t i = t->pos;
     t->pos = 0;
+    if (t->lazy)
+        atomic_fetch_sub(&q->nlazy, 1);
+    t->lazy = false;
     struct timer *last = q->heap[q->count--];
     if (last == t)
         return;
@@ -146,6 +149,13 @@ void timer_arm(struct timerq *q, struct timer *t, ns_t deadline)
         q->kick(q->kick_arg);
 }
 
+void timer_arm_lazy(struct timerq *q, struct timer *t, ns_t deadline)
+{
+    timer_arm(q, t, deadline);
+    t->lazy = true;
+    atomic_fetch_add(&q->nlazy, 1);
+}
+
 void timer_disarm(struct timerq *q, struct timer *t)
 {
     if (t->pos)
@@ -155,6 +165,22 @@ void timer_disarm(struct timerq *q, struct timer *t)
 ns_t timerq_next(const struct timerq *q)
 {
     return q->count ? q->heap[1]->deadline : INT64_MAX;
+}
+
+static struct timer *find_lazy(const struct timerq *q)
+{
+    for (size_t i = 1; i <= q->count; i++)
+        if (q->heap[i]->lazy)
+            return q->heap[i];
+    return NULL;
+}
+
+void timerq_idle(struct timerq *q)
+{
+    for (struct timer *t; (t = find_lazy(q));) {
+        heap_remove(q, t);
+        t->fn(t->arg);
+    }
 }
 
 ns_t timerq_run(struct timerq *q)

@@ -39,12 +39,14 @@ struct timer {
     void *arg;
     ns_t deadline;
     size_t pos; /* 1-based place in the heap; 0: not armed */
+    bool lazy;
 };
 
 struct timerq {
     struct vclock *clock;
     struct timer **heap; /* 1-based binary heap by deadline */
     size_t count, cap;
+    atomic_uint nlazy;
     void (*kick)(void *arg); /* the earliest deadline is now earlier; may be NULL */
     void *kick_arg;
 };
@@ -56,12 +58,22 @@ void timerq_fini(struct timerq *q);
 int timer_init(struct timerq *q, struct timer *t, void (*fn)(void *arg), void *arg,
                struct error *e);
 void timer_arm(struct timerq *q, struct timer *t, ns_t deadline); /* also moves an armed timer */
+/* The same, but timerq_idle() runs it, too: what is put off while a vCPU has other work. `fn` does
+ * not arm it like this again. */
+void timer_arm_lazy(struct timerq *q, struct timer *t, ns_t deadline);
 void timer_disarm(struct timerq *q, struct timer *t);
 
 /* Runs every timer whose deadline is reached; returns the next deadline, or INT64_MAX. A timer that
  * re-arms itself must do so for later than vclock_now(), or this never returns: a periodic device
  * that is behind skips or coalesces periods. */
 ns_t timerq_run(struct timerq *q);
+/* A vCPU is about to sleep: runs lazy timers, whatever their deadline. Nothing to do if there is
+ * none, which any thread may ask without the lock. */
+void timerq_idle(struct timerq *q);
+static inline bool timerq_has_lazy(struct timerq *q)
+{
+    return atomic_load(&q->nlazy) > 0;
+}
 /* The earliest deadline, or INT64_MAX. */
 ns_t timerq_next(const struct timerq *q);
 

@@ -59,6 +59,7 @@ static int add_virtio(struct pc *p, unsigned n, struct taken *t, const char *ser
         .serial = serial,
         .queues = queues(p, VIRTIO_BLK_MAX_QUEUES),
         .block_size = block_size(p, n),
+        .timers = p->tq,
     };
     int rc = virtio_blk_init(&d->dev, &p->mem, &cfg, e);
     if (rc)

@@ -146,4 +146,5 @@ void pc_state_list(struct pc *p, struct state_list *l)
 void pc_state_begin(struct pc *p)
 {
     timerq_run(p->tq);
+    timerq_idle(p->tq);
 }

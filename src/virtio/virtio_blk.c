@@ -125,7 +125,10 @@ static void io_done(struct blk_req *io, int result)
             dma_wrote(d->v.mem, r->data[i].iov_base, r->data[i].iov_len);
     unsigned q = r->q;
     finish(r, status_of(result));
-    virtio_signal(&d->v, q);
+    if (d->kicked)
+        coalesce_add(&d->queue[q].irq);
+    else
+        coalesce_tell(&d->queue[q].irq);
     if (d->queue[q].starved)
         pump(d, q);
 }
@@ -320,7 +323,7 @@ static void pump(struct virtio_blk *d, unsigned q)
     if (!left && !vq->starved)
         vring_rearm(&d->v.queue[q].ring);
     if (finished)
-        virtio_signal(&d->v, q);
+        coalesce_tell(&vq->irq);
 }
 
 /* ---- the device ---- */
@@ -386,12 +389,17 @@ static void config_write(struct virtio_dev *v, unsigned off, const uint8_t *buf,
 
 static void kick(struct virtio_dev *v, unsigned q)
 {
-    pump(blk_of(v), q);
+    struct virtio_blk *d = blk_of(v);
+    d->kicked = true;
+    pump(d, q);
+    d->kicked = false;
 }
 
 static void queue_stop(struct virtio_dev *v, unsigned q)
 {
-    blk_of(v)->queue[q].starved = false;
+    struct vblk_queue *vq = &blk_of(v)->queue[q];
+    vq->starved = false;
+    coalesce_stop(&vq->irq);
 }
 
 static void reset(struct virtio_dev *v)
@@ -431,6 +439,13 @@ int virtio_blk_init(struct virtio_blk *d, struct space *mem, const struct virtio
     d->pool = calloc((size_t)cfg->queues * POOL, sizeof *d->pool);
     if (!d->pool)
         return error_set(e, ERR_NOMEM, "virtio-blk: out of memory");
+    for (unsigned q = 0; q < cfg->queues; q++) {
+        int rc = coalesce_init(&d->queue[q].irq, &d->v, q, cfg->timers, e);
+        if (rc) {
+            virtio_blk_fini(d);
+            return rc;
+        }
+    }
     for (unsigned i = 0; i < cfg->queues * POOL; i++) {
         d->pool[i].d = d;
         d->pool[i].q = i / POOL;
@@ -443,6 +458,8 @@ int virtio_blk_init(struct virtio_blk *d, struct space *mem, const struct virtio
 
 void virtio_blk_fini(struct virtio_blk *d)
 {
+    for (unsigned q = 0; q < ARRAY_LEN(d->queue); q++)
+        coalesce_stop(&d->queue[q].irq);
     free(d->pool);
     *d = (struct virtio_blk){.pool = NULL};
 }
@@ -453,8 +470,10 @@ static const struct field fields[] = {
     FIELD_NONE(struct virtio_blk, id),
     FIELD(struct virtio_blk, block_size, .same = true),
     FIELD(struct virtio_blk, write_back),
+    FIELD_NONE(struct virtio_blk, kicked),
     FIELD_NONE(struct virtio_blk, pool),
-    FIELD_NONE(struct virtio_blk, queue), /* no request is in flight when the state is saved */
+    /* No request is in flight when the state is saved, no interrupt held back. */
+    FIELD_NONE(struct virtio_blk, queue),
     FIELD_NONE(struct virtio_blk, sync),
     FIELD_NONE(struct virtio_blk, syncing),
 };

@@ -135,11 +135,22 @@ static void wait_for_event(struct vcpu *v)
         c->s.activity = X86_RUNNING;
 }
 
+/* What was put off as long as the guest had work. */
+static void run_lazy(struct vm *vm)
+{
+    if (!timerq_has_lazy(&vm->timers))
+        return;
+    pthread_mutex_lock(&vm->lock);
+    timerq_idle(&vm->timers);
+    pthread_mutex_unlock(&vm->lock);
+}
+
 static void vcpu_sleep(struct vcpu *v)
 {
     struct kvm_pv *pv = pc_kvm_pv(v->vm->pc);
     steal_stop(v);
     kvm_pv_sleep(pv, v->cpu->index);
+    run_lazy(v->vm);
     wait_for_event(v);
     kvm_pv_wake(pv, v->cpu->index);
 }

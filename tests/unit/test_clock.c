@@ -79,6 +79,36 @@ static void test_epoch(void **state)
     assert_true(now >= before - 1 && now <= time(NULL) + 1);
 }
 
+static void test_lazy(void **state)
+{
+    struct vclock c;
+    struct timerq q;
+    struct alarm a[5] = {0};
+
+    vclock_init_manual(&c);
+    timerq_init(&q, &c);
+    for (int i = 0; i < 5; i++) {
+        a[i].q = &q;
+        assert_int_equal(timer_init(&q, &a[i].timer, ring, &a[i], NULL), 0);
+        (i % 2 ? timer_arm : timer_arm_lazy)(&q, &a[i].timer, 10 - i);
+    }
+    timer_arm(&q, &a[0].timer, 20); /* not lazy any more */
+    timerq_idle(&q);
+    assert_false(timerq_has_lazy(&q));
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(a[i].rang, i == 2 || i == 4);
+    timer_arm_lazy(&q, &a[2].timer, 5);
+    timer_arm_lazy(&q, &a[4].timer, 6);
+    assert_true(timerq_has_lazy(&q));
+    timer_disarm(&q, &a[2].timer);
+    vclock_set(&c, 6);
+    timerq_run(&q);
+    assert_int_equal(a[2].rang, 1);
+    assert_int_equal(a[4].rang, 2);
+    assert_false(timerq_has_lazy(&q));
+    timerq_fini(&q);
+}
+
 /* Deadlines in scrambled order come out sorted, whatever is disarmed or moved in between. */
 static void test_heap_order(void **state)
 {
@@ -173,10 +203,15 @@ static void test_muldiv(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_manual_clock),     cmocka_unit_test(test_advance),
-        cmocka_unit_test(test_pause_stops_time), cmocka_unit_test(test_epoch),
-        cmocka_unit_test(test_heap_order),       cmocka_unit_test(test_periodic),
-        cmocka_unit_test(test_muldiv),           cmocka_unit_test(test_kick_only_when_earlier),
+        cmocka_unit_test(test_manual_clock),
+        cmocka_unit_test(test_advance),
+        cmocka_unit_test(test_pause_stops_time),
+        cmocka_unit_test(test_epoch),
+        cmocka_unit_test(test_lazy),
+        cmocka_unit_test(test_heap_order),
+        cmocka_unit_test(test_periodic),
+        cmocka_unit_test(test_muldiv),
+        cmocka_unit_test(test_kick_only_when_earlier),
     };
     return cmocka_run_group_tests_name("clock", tests, NULL, NULL);
 }

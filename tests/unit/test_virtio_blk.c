@@ -49,8 +49,11 @@ static void fake_close(struct blk *b)
 {
 }
 
+static void fake_batch(struct blk *b, enum blk_batch what);
+
 static const struct blk_driver fake_driver = {
-    .name = "fake", .submit = fake_submit, .close = fake_close};
+    .name = "fake", .submit = fake_submit, .close = fake_close, .batch = fake_batch};
+static bool at_once; /* requests end in blk_end() */
 static struct blk fake = {.drv = &fake_driver, .size = DISK};
 
 /* Carries out and completes the request that waits at position i. */
@@ -72,9 +75,17 @@ static void complete(unsigned i, int result)
     req->done(req, result);
 }
 
+static void fake_batch(struct blk *b, enum blk_batch what)
+{
+    while (what == BLK_END && at_once && npending)
+        complete(0, 0);
+}
+
 /* ---- the driver ---- */
 
 static struct virtio_blk dev;
+static struct vclock host_clock;
+static struct timerq timers;
 static struct drv drv;
 static unsigned irqs, irqs1, config_irqs;
 
@@ -120,8 +131,14 @@ static int setup(void **state)
     npending = submitted = irqs = irqs1 = config_irqs = 0;
     fake.readonly = false;
     fake.size = DISK;
-    const struct virtio_blk_config cfg = {
-        .blk = &fake, .serial = "SERIAL-0123456789-too-long", .queues = 2, .block_size = 512};
+    at_once = false;
+    vclock_init_manual(&host_clock);
+    timerq_init(&timers, &host_clock);
+    const struct virtio_blk_config cfg = {.blk = &fake,
+                                          .serial = "SERIAL-0123456789-too-long",
+                                          .queues = 2,
+                                          .block_size = 512,
+                                          .timers = &timers};
     for (unsigned i = 0; i < DISK; i++)
         disk[i] = (uint8_t)(i / 512 + 1);
     if (guest_init() || virtio_blk_init(&dev, &space, &cfg, NULL))
@@ -136,6 +153,8 @@ static int teardown(void **state)
     while (npending)
         complete(0, -EIO);
     virtio_blk_fini(&dev);
+    assert_int_equal(timerq_next(&timers), INT64_MAX);
+    timerq_fini(&timers);
     guest_fini();
     return 0;
 }
@@ -647,10 +666,59 @@ static void chains_before_driver_ok_are_served(void **state)
     assert_int_equal(npending, 1);
 }
 
+/* `n` reads, each of which is done before the next begins: how many interrupts they are. */
+static unsigned interrupts_of(unsigned n)
+{
+    uint32_t head, used;
+    unsigned before = irqs;
+    for (unsigned i = 0; i < n; i++) {
+        add(0, T_IN, i % 8, DATA, 512, true);
+        virtio_kick(&dev.v, 0);
+        assert_true(drv_take(&drv, &head, &used)); /* always there for a driver that looks */
+    }
+    return irqs - before;
+}
+
+static void interrupts_of_what_is_done_at_once(void **state)
+{
+    start_driver(BASE);
+    at_once = true;
+    assert_int_equal(interrupts_of(32), 32);
+    /* A try: nothing follows, and the vCPU has nothing else to do. */
+    assert_int_equal(interrupts_of(1), 0);
+    assert_true(timerq_has_lazy(&timers));
+    timerq_idle(&timers);
+    assert_int_equal(irqs, 33);
+    assert_int_equal(interrupts_of(64), 64);
+    /* Another: more follow, so it goes on. */
+    assert_int_equal(interrupts_of(7), 0);
+    assert_int_equal(interrupts_of(1), 1);
+    assert_int_equal(interrupts_of(24), 3);
+    /* A guest that is busy with something else. */
+    unsigned before = irqs;
+    assert_int_equal(interrupts_of(5), 0);
+    vclock_set(&host_clock, timerq_next(&timers));
+    timerq_run(&timers);
+    assert_int_equal(irqs, before + 1);
+    assert_int_equal(interrupts_of(64), 64);
+    assert_int_equal(interrupts_of(8), 1);
+    /* What was not done at once tells all. */
+    assert_int_equal(interrupts_of(1), 0);
+    at_once = false;
+    request(T_IN, 0, DATA, 512, true);
+    assert_false(timerq_has_lazy(&timers));
+    at_once = true;
+    assert_int_equal(interrupts_of(64), 64);
+    assert_int_equal(interrupts_of(1), 0);
+    virtio_set_status(&dev.v, 0); /* the queue ends */
+    assert_false(timerq_has_lazy(&timers));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
+        T(interrupts_of_what_is_done_at_once),
         T(configuration),
         T(reads_and_writes),
         T(without_flush_a_write_is_durable),
