@@ -119,12 +119,12 @@ static void a_guessed_raw_disk_stays_one(void **state)
     close(fd);
     struct node *n = opened("a", &any);
     struct node_place p;
-    assert_int_equal(node_write(n, head, 512, 0, 0), -EPERM);
-    assert_int_equal(node_write(n, head, sizeof head, 0, 0), -EPERM);
+    assert_int_equal(node_write(n, head, 512, 0, 0), -EROFS);
+    assert_int_equal(node_write(n, head, sizeof head, 0, 0), -EROFS);
     assert_int_equal(node_write(n, head, 2, 0, 0), 0);
-    assert_int_equal(node_write(n, head + 2, 510, 2, 0), -EPERM); /* with what is there */
+    assert_int_equal(node_write(n, head + 2, 510, 2, 0), -EROFS); /* with what is there */
     struct iovec cut[] = {{head, 1}, {NULL, 0}, {head + 1, 2}, {head + 3, 509}};
-    assert_int_equal(node_writev(n, cut, 4, 0, 0), -EPERM);
+    assert_int_equal(node_writev(n, cut, 4, 0, 0), -EROFS);
     assert_false(node_resolve(n, 0, 512, true, &p));
     assert_int_equal(node_read(n, b, 512, 0), 0);
     assert_true(b[0] == head[0] && b[1] == head[1] && b[2] == 0);

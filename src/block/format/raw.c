@@ -51,7 +51,7 @@ static int check_head(struct raw *r, const struct iovec *iov, int niov, uint64_t
     log_guest("a write would make a raw disk look like a %s image, which the next start would "
               "open as one; it is refused. With 'format: raw' in the spec file it is not",
               f->name);
-    return -EPERM;
+    return -EROFS;
 }
 
 static int raw_write(struct node *n, const struct iovec *iov, int niov, uint64_t offset,
