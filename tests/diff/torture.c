@@ -198,17 +198,23 @@ static void choose_forms(struct torture *t)
     }
 }
 
+#define HEAT        3
+#define HOT_AT_ONCE (-1)
+
 /* Number of blocks. *failed: the engines differ in the last one. */
 static uint64_t run(struct torture *t, bool *failed)
 {
     double end = now() + t->seconds;
     uint64_t n = t->first;
+    struct jit *jit = guest_cpu(t->guest)->lockstep->c->jit;
     struct block *b = malloc(sizeof *b);
     struct input *in = calloc(1, sizeof *in);
     if (!b || !in)
         abort();
     for (; t->blocks ? n < t->first + t->blocks : now() < end; n++) {
         make_block(b, t, n, in);
+        /* From the next flush on: few blocks are executed often enough to become hot by that. */
+        jit->heat = n / 128 % 2 ? HOT_AT_ONCE : HEAT;
         enum engine_exit why = guest_run_block(t->guest, b->mode, in, b->code, b->len);
         *failed = why == ENGINE_EXIT_FAILED;
         if (*failed)
@@ -262,7 +268,7 @@ static void report(const struct torture *t, uint64_t blocks, bool failed)
 int main(int argc, char **argv)
 {
     static const struct jit_sizes tiny = {
-        .code = 256 * KIB, .data = 128 * KIB, .decoded = 64 * KIB, .heat = 3};
+        .code = 256 * KIB, .data = 128 * KIB, .decoded = 64 * KIB, .heat = HEAT};
     static struct torture t;
     bool failed = false;
     pthread_t thread;

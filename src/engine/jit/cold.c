@@ -8,7 +8,7 @@ struct cold *tr_cold(struct tr *t, enum cold_kind kind)
         return NULL;
     }
     struct cold *k = &t->cold[t->ncold++];
-    *k = (struct cold){.kind = kind};
+    *k = (struct cold){.kind = kind, .redo = t->fl ? NULL : t->redo};
     return k;
 }
 
@@ -104,8 +104,17 @@ static void reload(struct tr *t, bool x87)
         call(t, t->j->thunk.x87_load);
 }
 
+static void make_fl(struct tr *t, const struct cold *k)
+{
+    if (!k->redo)
+        return;
+    tr_redo(t, k->redo);
+    asm_flags_save(&t->b, G_OFF(fl));
+}
+
 static void emit_interp(struct tr *t, const struct cold *k)
 {
+    make_fl(t, k);
     if (k->x87_last)
         tr_x87_tell(t, k->x87_last);
     asm_mov_imm(&t->b, H_RAX, jit_data_off(t->j, k->ji));
@@ -189,9 +198,9 @@ static void emit_hot(struct tr *t, const struct cold *k)
     s->bits = k->fpu ? JIT_SITE_FPU : 0;
 }
 
-/* Flags are in cpu->fl. */
 static void emit_group(struct tr *t, const struct cold *k)
 {
+    make_fl(t, k);
     if (k->x87_last)
         tr_x87_tell(t, k->x87_last);
     t->ef = false;
@@ -202,6 +211,7 @@ static void emit_group(struct tr *t, const struct cold *k)
 /* Pieces may add pieces: the taken sides of branches do. */
 void tr_cold_emit(struct tr *t)
 {
+    t->redo = NULL;
     for (unsigned n = 0; n < t->ncold && !t->failed && !t->b.full; n++) {
         t->cold[n].at = t->b.p;
         struct cold k = t->cold[n];
@@ -257,5 +267,6 @@ void tr_interp(struct tr *t)
     reload(t, ji->x87);
     t->ef = false;
     t->fl = true;
+    t->redo = NULL;
     t->held.active = false;
 }

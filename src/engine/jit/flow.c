@@ -82,6 +82,8 @@ void tr_link_stub(struct tr *t, struct jit_link *l)
 
 static void goto_link(struct tr *t, uint64_t rip, unsigned single)
 {
+    if (!t->fl)
+        tr_need_ef(t);
     struct jit_link *l = new_link(t, rip, single);
     if (!l)
         return;

@@ -374,10 +374,8 @@ bool tr_generic(struct tr *t)
         put(t, p.reg, p.reg_high, reg);
     if (p.rm_written)
         put(t, p.rm, p.rm_high, rm.reg);
-    if (f.writes) {
-        t->ef = true;
-        t->fl = false;
-    }
+    if (f.writes)
+        tr_flags_written(t);
     if (p.acc & ACC_W)
         tr_stored(t, rm, p.size);
     return true;

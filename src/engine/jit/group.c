@@ -31,7 +31,7 @@ static bool is_gpr(const ZydisDecodedOperand *o, unsigned guest)
            (unsigned)ZydisRegisterGetId(wide) == guest;
 }
 
-static bool writes(const struct jit_src *s, unsigned guest)
+bool tr_writes(const struct jit_src *s, unsigned guest)
 {
     for (unsigned n = 0; n < s->zi.operand_count; n++)
         if ((s->op[n].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_gpr(&s->op[n], guest))
@@ -72,7 +72,7 @@ static bool moves(const struct jit_src *s, unsigned base, int64_t *by)
     default:
         break;
     }
-    return !writes(s, base);
+    return !tr_writes(s, base);
 }
 
 /* The bytes that the instruction accesses relative to the register; false: none. */

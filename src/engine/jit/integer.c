@@ -9,12 +9,6 @@ static bool has_modrm(const struct jit_src *s)
     return s->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM;
 }
 
-static void flags_written(struct tr *t)
-{
-    t->ef = true;
-    t->fl = false;
-}
-
 /* ADD AL/eAX, imm and its sisters, TEST eAX, imm: no ModRM byte. */
 static bool accumulator_imm(struct tr *t)
 {
@@ -36,7 +30,7 @@ static bool accumulator_imm(struct tr *t)
     } else {
         asm_alu_imm(&t->b, (enum asm_alu)(s->zi.opcode >> 3 & 7), rax, imm, size);
     }
-    flags_written(t);
+    tr_flags_written(t);
     return true;
 }
 
@@ -48,7 +42,7 @@ static bool short_inc(struct tr *t)
     tr_need_ef(t);
     asm_insn(&t->b, (struct opcode){.op = 0xff, .prefix = size == 2 ? 0x66 : 0}, dec,
              OP_REG((uint8_t)tr_reg(r)));
-    flags_written(t);
+    tr_flags_written(t);
     return true;
 }
 
@@ -62,7 +56,7 @@ static bool ah_flags(struct tr *t)
     if (load)
         asm_mov_rr(&t->b, tr_reg(X86_RAX), H_RAX);
     else
-        flags_written(t);
+        tr_flags_written(t);
     return true;
 }
 
@@ -111,7 +105,7 @@ static bool with_rax(struct tr *t, bool cmpxchg)
     asm_mov_rr(&t->b, tr_reg(X86_RAX), H_RAX);
     if (cmpxchg && !mem && rmn != X86_RAX)
         tr_put(t, rmn, o.reg);
-    flags_written(t);
+    tr_flags_written(t);
     if (cmpxchg && mem)
         tr_stored(t, o, size);
     return true;
@@ -133,7 +127,7 @@ static bool cmpxchg16b(struct tr *t)
             .op = 0xc7, .map = 1, .w = true, .lock = t->s->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK},
         1, m);
     asm_mov_rr(&t->b, tr_reg(X86_RAX), H_RAX);
-    flags_written(t);
+    tr_flags_written(t);
     tr_stored(t, m, 16);
     return true;
 }
@@ -154,11 +148,9 @@ static bool divide(struct tr *t)
         if (!tr_mem(t, size, ACC_R, 1, &m))
             return false;
         asm_load(b, H_R11, m, size);
-        tr_need_fl(t);
-        tr_clobber_ef(t);
+        tr_free_ef(t);
     } else {
-        tr_need_fl(t);
-        tr_clobber_ef(t);
+        tr_free_ef(t);
         asm_mov_rr(b, H_R11, tr_get(t, rmn, H_R11));
     }
     if (s->zi.mnemonic == ZYDIS_MNEMONIC_DIV) { /* the upper half is below the divisor */
@@ -246,7 +238,7 @@ static bool carry(struct tr *t)
 {
     tr_need_ef(t);
     asm_bytes(&t->b, t->s->bytes + t->s->i.len - 1, 1); /* CLC, STC, CMC */
-    flags_written(t);
+    tr_flags_written(t);
     return true;
 }
 

@@ -66,12 +66,11 @@ static bool is_simple(const struct tr *t, const struct x86_insn *i)
            !has(i->index) && tr_reg(i->base) != H_NONE;
 }
 
-/* Adds the segment's base to the address in RAX; flags are free. */
-static void add_base(struct tr *t, unsigned seg)
+/* Adds the segment's base to the address in `at`; flags are free. */
+static void add_base(struct tr *t, unsigned seg, unsigned at)
 {
     if (tr_seg(t, seg) != JIT_SEG_FLAT)
-        asm_alu(&t->b, ALU_ADD, H_RAX,
-                OP_GS(G_OFF(segc) + (int32_t)(seg * sizeof(struct x86_segc))),
+        asm_alu(&t->b, ALU_ADD, at, OP_GS(G_OFF(segc) + (int32_t)(seg * sizeof(struct x86_segc))),
                 tr_code64(t) ? 8 : 4);
 }
 
@@ -181,8 +180,7 @@ static bool simple(struct tr *t, unsigned guest, int32_t disp, unsigned size, un
     bool write = acc & ACC_W;
     if (!(acc & ACC_LOCK)) {
         if (!tr_group_has(t, guest, disp, size, write) && tr_group_begin(t, guest)) {
-            tr_need_fl(t);
-            tr_clobber_ef(t);
+            tr_free_ef(t);
             check_group(t);
         }
         if (tr_group_has(t, guest, disp, size, write) && align == 1) {
@@ -190,8 +188,7 @@ static bool simple(struct tr *t, unsigned guest, int32_t disp, unsigned size, un
             return true;
         }
     }
-    tr_need_fl(t);
-    tr_clobber_ef(t);
+    tr_free_ef(t);
     if (disp) {
         asm_lea(b, H_RAX, OP_MEM((uint8_t)base, disp), 8);
         from = H_RAX;
@@ -206,12 +203,6 @@ static bool simple(struct tr *t, unsigned guest, int32_t disp, unsigned size, un
     compare_tag(t, acc, tr_slow(t));
     *m = OP_SIB((uint8_t)base, H_R11, 0, disp);
     return true;
-}
-
-static void linear(struct tr *t, const struct x86_insn *i)
-{
-    tr_ea(t, i, H_RAX);
-    add_base(t, i->seg);
 }
 
 /* The offset in RAX, of 16 bits, must leave room below 64 KiB. */
@@ -234,6 +225,20 @@ bool tr_mem_can(const struct tr *t, const struct x86_insn *i)
     return kind != JIT_SEG_SLOW && (kind != JIT_SEG_64K || i->amask == 0xffff) && !aligning(t);
 }
 
+/* The address behind a check that has been passed, R11 being the addend: computed once more. */
+static void again(struct tr *t, const struct x86_insn *i)
+{
+    struct asm_buf *b = &t->b;
+    bool both = has(i->base) && tr_reg(i->base) == H_NONE && has(i->index) &&
+                tr_reg(i->index) == H_NONE; /* tr_ea() needs R11 */
+    if (both)
+        asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8);
+    tr_ea(t, i, H_RAX);
+    add_base(t, i->seg, H_RAX);
+    if (both)
+        asm_load(b, H_R11, OP_GS(G_OFF(jit_tmp)), 8);
+}
+
 bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct opnd *m)
 {
     const struct x86_insn *i = &t->s->i;
@@ -247,26 +252,24 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
         align = size;
     if (is_simple(t, i) && i->disp + 64 < INT32_MAX && i->disp > INT32_MIN)
         return simple(t, i->base, (int32_t)i->disp, size, acc, align, m);
-    tr_need_fl(t);
-    tr_clobber_ef(t);
-    tr_ea(t, i, H_RAX);
+    tr_free_ef(t);
+    bool keep = !t->small && !t->held.active && kind != JIT_SEG_64K;
+    unsigned at = keep ? H_HELD : H_RAX; /* which no group is using */
+    tr_ea(t, i, at);
     if (kind == JIT_SEG_64K)
         check_64k(t, size);
-    add_base(t, i->seg);
+    add_base(t, i->seg, at);
     if (align > 1)
-        check_align(t, H_RAX, align);
-    if (check_small(t, H_RAX, size, acc, m))
+        check_align(t, at, align);
+    if (check_small(t, at, size, acc, m))
         return true;
-    entry_offset(t, H_RAX);
-    if (size > 1)
-        asm_lea(b, H_RAX, OP_MEM(H_RAX, (int32_t)size - 1), 8);
+    entry_offset(t, at);
+    if (size > 1 || keep)
+        asm_lea(b, H_RAX, OP_MEM((uint8_t)at, (int32_t)size - 1), 8);
     compare_tag(t, acc, tr_slow(t));
-    if (tr_reg(i->base) == H_NONE && has(i->base) && tr_reg(i->index) == H_NONE && has(i->index))
-        asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8); /* tr_ea() needs it */
-    linear(t, i);
-    if (tr_reg(i->base) == H_NONE && has(i->base) && tr_reg(i->index) == H_NONE && has(i->index))
-        asm_load(b, H_R11, OP_GS(G_OFF(jit_tmp)), 8);
-    *m = OP_SIB(H_RAX, H_R11, 0, 0);
+    if (!keep)
+        again(t, i);
+    *m = OP_SIB((uint8_t)at, H_R11, 0, 0);
     return true;
 }
 
@@ -285,8 +288,7 @@ bool tr_stack(struct tr *t, unsigned base, int32_t disp, unsigned size, unsigned
         tr_x87_settle(t);
     if (tr_code64(t))
         return simple(t, base, disp, size, acc, 1, m);
-    tr_need_fl(t);
-    tr_clobber_ef(t);
+    tr_free_ef(t);
     asm_lea(b, H_RAX, OP_MEM((uint8_t)tr_reg(base), disp), 4);
     if (check_small(t, H_RAX, size, acc, m))
         return true;
@@ -315,7 +317,7 @@ void tr_stored(struct tr *t, struct opnd m, unsigned size)
      * invariant 4). RAX may be part of the operand; keep the flags' home in order first. */
     if (t->ef && !t->fl) {
         tr_mem_free_rax(t, &m);
-        tr_need_fl(t);
+        tr_free_ef(t);
     }
     asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_unwritten)), 0, 1);
     tr_clobber_ef(t);

@@ -155,7 +155,8 @@ static void need_fsgsbase(struct tr *t)
 static bool read_base(struct tr *t)
 {
     need_fsgsbase(t);
-    read_field(t, seg_off(t->s->i.aux, offsetof(struct x86_seg, base)), t->s->i.osize);
+    read_field(t, seg_off(t->s->i.aux, offsetof(struct x86_seg, base)),
+               t->s->i.osize == 8 ? 8 : 4); /* a prefix 66 means nothing */
     return true;
 }
 

@@ -28,10 +28,11 @@ struct cold {
     enum cold_kind kind;
     uint8_t *site[COLD_SITES]; /* displacements of the jumps here */
     uint8_t nsites;
-    uint8_t size;        /* COLD_RACED */
-    bool ef, fl;         /* where the flags are here (COLD_BRANCH), or must be on return */
-    struct opnd host;    /* COLD_RACED */
-    struct jit_insn *ji; /* COLD_INTERP */
+    uint8_t size;               /* COLD_RACED */
+    bool ef, fl;                /* where the flags are here (COLD_BRANCH), or must be on return */
+    struct opnd host;           /* COLD_RACED */
+    struct jit_insn *ji;        /* COLD_INTERP */
+    const struct jit_src *redo; /* COLD_INTERP, COLD_GROUP: what makes the flags */
     const struct jit_src *x87_last; /* COLD_INTERP, COLD_GROUP: before it */
     struct cold *slow;              /* COLD_TLB: where to go if that fails */
     const uint8_t *thunk;
@@ -65,8 +66,11 @@ struct tr {
     gva_t lin;
 
     bool ef, fl; /* the guest's flags are in EFLAGS, in cpu->fl */
-    bool fpu;    /* the translation keeps the guest's SSE and AVX registers in the host's */
-    bool x87;    /* likewise the x87 state */
+    /* NULL, or what made the flags and can be executed again: redo.c; not behind this one. */
+    const struct jit_src *redo;
+    bool redo_ends;
+    bool fpu; /* the translation keeps the guest's SSE and AVX registers in the host's */
+    bool x87; /* likewise the x87 state */
     bool smp;
     bool small;          /* memory is checked by thunks */
     bool failed;         /* out of data */
@@ -100,11 +104,21 @@ static inline enum jit_segkind tr_seg(const struct tr *t, unsigned seg)
     return (t->m->bits >> (JIT_M_SEG_SH + 2 * seg)) & 3;
 }
 
-/* ---- state of the flags (translate.c) ---- */
-/* Makes cpu->fl valid: needed before anything that changes EFLAGS or may fault. RAX is lost. */
+/* ---- state of the flags (redo.c) ---- */
+/* Makes cpu->fl valid. RAX is lost. */
 void tr_need_fl(struct tr *t);
+/* EFLAGS are free, and cold pieces that begin now know how to make cpu->fl valid: needed before
+ * anything that changes EFLAGS or may fault. RAX is lost. */
+void tr_free_ef(struct tr *t);
 /* Makes EFLAGS valid. RAX is lost. */
 void tr_need_ef(struct tr *t);
+/* An instruction has written all it writes, to EFLAGS. */
+void tr_flags_written(struct tr *t);
+/* Makes EFLAGS valid as `s` did. */
+void tr_redo(struct tr *t, const struct jit_src *s);
+/* Around each instruction. */
+void tr_flags_begin(struct tr *t);
+void tr_flags_end(struct tr *t);
 static inline void tr_clobber_ef(struct tr *t)
 {
     t->ef = false;
@@ -157,6 +171,8 @@ void tr_stored(struct tr *t, struct opnd m, unsigned size);
 void tr_ea(struct tr *t, const struct x86_insn *i, unsigned dst);
 
 /* ---- registers ---- */
+/* Does the instruction write any part of it? */
+bool tr_writes(const struct jit_src *s, unsigned guest);
 static inline unsigned tr_reg(unsigned guest)
 {
     return jit_host_reg[guest & 15];

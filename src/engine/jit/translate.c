@@ -16,22 +16,6 @@
 #define INSN_MAX    15u        /* bytes (SDM vol. 2, 2.3.11) */
 #define TB_HOST_MAX (64 * KIB) /* more than any translation takes */
 
-/* ---- flags ---- */
-
-void tr_need_fl(struct tr *t)
-{
-    if (!t->fl)
-        asm_flags_save(&t->b, G_OFF(fl));
-    t->fl = true;
-}
-
-void tr_need_ef(struct tr *t)
-{
-    if (!t->ef)
-        asm_flags_load(&t->b, G_OFF(fl));
-    t->ef = true;
-}
-
 /* ---- decoding ---- */
 
 static bool is_jcc(const struct jit_src *s)
@@ -329,6 +313,7 @@ static void write_label(struct tr *t, unsigned n)
         tr_need_ef(t);
     t->fl = t->want[n] == WANT_FL;
     t->ef = t->want[n] == WANT_EF;
+    t->redo = NULL;
     t->held.active = false;
     t->label[n] = t->b.p;
 }
@@ -344,6 +329,7 @@ static bool write_insn(struct tr *t, unsigned n)
     if (t->target[n] || (t->s->i.flags & X86_IF_END))
         tr_x87_settle(t);
     write_label(t, n);
+    tr_flags_begin(t);
     bool known = t->s->zi.mnemonic != ZYDIS_MNEMONIC_INVALID;
     if (!known || !(tr_flow(t, &end) || tr_system(t, &end) || tr_move(t) || tr_integer(t) ||
                     tr_simd(t) || tr_x87(t))) {
@@ -352,6 +338,7 @@ static bool write_insn(struct tr *t, unsigned n)
     }
     if (!end && !t->leaves)
         tr_slow_back(t);
+    tr_flags_end(t);
     tr_group_step(t);
     if (!end && n && t->poll_behind == n)
         tr_poll(t, (t->tb->rip + t->s->i.end) & t->c->ip_mask);

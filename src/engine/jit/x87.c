@@ -200,10 +200,8 @@ static void copy_register(struct tr *t)
         tr_need_ef(t);
     asm_u8(&t->b, s->zi.opcode);
     asm_u8(&t->b, s->bytes[s->zi.raw.modrm.offset]);
-    if (f.writes) {
-        t->ef = true;
-        t->fl = false;
-    }
+    if (f.writes)
+        tr_flags_written(t);
 }
 
 static bool copy(struct tr *t, bool pointers)

@@ -1,0 +1,187 @@
+/*
+ * redo.c - where the guest's flags are, and how they are made again.
+ *
+ * Code that checks memory loses EFLAGS, and may fault, so that the flags would have to be in
+ * cpu->fl whenever it follows a comparison: that is, nearly always. Instead, translations made for
+ * speed leave them nowhere at all as long as the instruction that made them can be executed again
+ * (t->redo): where they are read, or in the cold piece that needs them in their home.
+ */
+#include "engine/jit/tr.h"
+
+#define NO_REG 0xffu
+
+/* How to make the flags again; both registers are as they were behind the instruction. */
+struct again {
+    bool test;         /* TEST, else: */
+    enum asm_alu op;   /* on dst */
+    int undo;          /* an operation on dst that has to precede it; -1: none */
+    unsigned dst, src; /* guest registers; src NO_REG: imm */
+    unsigned size;
+    int32_t imm;
+};
+
+/* A general register other than AH, CH, DH and BH. */
+static bool whole(const ZydisDecodedOperand *o, unsigned *guest)
+{
+    ZydisRegister r = o->reg.value;
+    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH))
+        return false;
+    ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+    *guest = (unsigned)ZydisRegisterGetId(wide);
+    return ZydisRegisterGetClass(wide) == ZYDIS_REGCLASS_GPR64;
+}
+
+static bool source(struct again *a, const ZydisDecodedOperand *o)
+{
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        a->imm = (int32_t)o->imm.value.s;
+        return true;
+    }
+    return whole(o, &a->src) && (tr_reg(a->src) != H_NONE || tr_reg(a->dst) != H_NONE);
+}
+
+static bool plan(const struct jit_src *s, struct again *a)
+{
+    *a = (struct again){.undo = -1, .src = NO_REG, .size = s->op[0].size / 8u};
+    if (!whole(&s->op[0], &a->dst))
+        return false;
+    switch (s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR: /* what they leave of the result, a comparison with 0 does, too */
+        a->op = ALU_CMP;
+        return true;
+    case ZYDIS_MNEMONIC_CMP:
+        a->op = ALU_CMP;
+        return source(a, &s->op[1]);
+    case ZYDIS_MNEMONIC_TEST:
+        a->test = true;
+        return source(a, &s->op[1]);
+    case ZYDIS_MNEMONIC_ADD:
+        a->op = ALU_ADD;
+        a->undo = ALU_SUB;
+        return source(a, &s->op[1]) && a->src != a->dst;
+    case ZYDIS_MNEMONIC_SUB:
+        a->op = ALU_SUB;
+        a->undo = ALU_ADD;
+        return source(a, &s->op[1]) && a->src != a->dst;
+    default:
+        return false;
+    }
+}
+
+static struct opnd home(unsigned guest)
+{
+    return tr_reg(guest) == H_NONE ? OP_GS(G_GPR(guest)) : OP_REG((uint8_t)tr_reg(guest));
+}
+
+static void operate(struct tr *t, const struct again *a, enum asm_alu op)
+{
+    struct opcode o = {.op = a->size > 1,
+                       .prefix = a->size == 2 ? 0x66 : 0,
+                       .w = a->size == 8,
+                       .byte_reg = a->size == 1,
+                       .byte_rm = a->size == 1};
+    bool dst = a->src == NO_REG || tr_reg(a->src) == H_NONE; /* that is the field `reg` */
+    if (a->src == NO_REG && !a->test) {
+        asm_alu_imm(&t->b, op, home(a->dst), a->imm, a->size);
+    } else if (a->src == NO_REG) {
+        o.op |= 0xf6;
+        asm_insn(&t->b, o, 0, home(a->dst));
+        asm_bytes(&t->b, &a->imm, a->size < 4 ? a->size : 4);
+    } else {
+        o.op |= (uint8_t)(a->test ? 0x84 : op << 3 | (dst ? 2 : 0));
+        asm_insn(&t->b, o, tr_reg(dst ? a->dst : a->src), home(dst ? a->src : a->dst));
+    }
+}
+
+void tr_redo(struct tr *t, const struct jit_src *s)
+{
+    struct again a;
+    if (!plan(s, &a))
+        return; /* cannot be: t->redo */
+    if (a.undo >= 0)
+        operate(t, &a, (enum asm_alu)a.undo);
+    operate(t, &a, a.op);
+}
+
+static bool breaks(const struct jit_src *s, const struct jit_src *redo)
+{
+    struct again a;
+    return !plan(redo, &a) || tr_writes(s, a.dst) || (a.src != NO_REG && tr_writes(s, a.src));
+}
+
+/* ---- where they are ---- */
+
+void tr_need_ef(struct tr *t)
+{
+    if (!t->ef && t->redo)
+        tr_redo(t, t->redo);
+    else if (!t->ef)
+        asm_flags_load(&t->b, G_OFF(fl));
+    t->ef = true;
+}
+
+void tr_need_fl(struct tr *t)
+{
+    if (t->fl)
+        return;
+    if (t->redo)
+        tr_need_ef(t);
+    asm_flags_save(&t->b, G_OFF(fl));
+    t->fl = true;
+}
+
+/* Will others be made before anything needs those of t->redo in cpu->fl, which is cheaper if it is
+ * done at once? */
+static bool die_soon(const struct tr *t)
+{
+    for (unsigned n = (unsigned)(t->s - t->j->src), k = n; k < t->n; k++) {
+        const struct jit_src *s = &t->j->src[k];
+        if (k > n && t->target[k])
+            return false;
+        if ((s->i.flags & X86_IF_END) && s->zi.meta.category != ZYDIS_CATEGORY_COND_BR)
+            return false;
+        struct tr_flags f = tr_flags_of(t, s);
+        if ((f.writes & X86_FL_ARITH) == X86_FL_ARITH && !f.reads)
+            return true;
+        if (f.writes || breaks(s, t->redo))
+            return false;
+    }
+    return false;
+}
+
+void tr_free_ef(struct tr *t)
+{
+    if (!t->fl && (!t->redo || t->small || !die_soon(t)))
+        tr_need_fl(t);
+    t->ef = false;
+}
+
+void tr_flags_written(struct tr *t)
+{
+    t->ef = true;
+    t->fl = false;
+    t->redo = NULL;
+}
+
+void tr_flags_begin(struct tr *t)
+{
+    if (!t->redo || !breaks(t->s, t->redo))
+        return;
+    struct tr_flags f = tr_flags_of(t, t->s);
+    t->redo_ends = true;
+    if (!t->ef && !t->fl && ((f.writes & X86_FL_ARITH) != X86_FL_ARITH || f.reads))
+        tr_need_ef(t);
+}
+
+void tr_flags_end(struct tr *t)
+{
+    struct again a;
+    if (t->redo_ends)
+        t->redo = NULL;
+    t->redo_ends = false;
+    if (t->ef && !t->fl && !t->redo && plan(t->s, &a))
+        t->redo = t->s;
+}
