@@ -232,6 +232,7 @@ static void disk_close(struct blk *b)
         node_flush(d->top); /* has logged what went wrong */
     node_close(d->top);
     pthread_cond_destroy(&d->wake);
+    pthread_cond_destroy(&d->begin);
     pthread_cond_destroy(&d->drained);
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -244,14 +245,17 @@ static const struct blk_driver disk_driver = {
 static int start_io(struct disk *d, enum disk_io io, struct error *e)
 {
     int rc = io == DISK_IO_THREADS ? -ENOTSUP : uring_open(&d->ring, disk_fast_done, d);
-    if (rc == 0)
-        return 0;
-    if (io == DISK_IO_URING)
+    if (rc && io == DISK_IO_URING)
         return error_errno(e, ERR_HOST, -rc, "this host allows no io_uring");
-    log_debug("disk I/O by threads: %s",
-              io == DISK_IO_THREADS ? "as told" : "no io_uring on this host");
+    if (rc)
+        log_debug("disk I/O by threads: %s",
+                  io == DISK_IO_THREADS ? "as told" : "no io_uring on this host");
     int err = disk_slow_start(d);
-    return err ? error_errno(e, ERR_HOST, err, "cannot start an I/O thread") : 0;
+    if (!err)
+        return 0;
+    if (!rc)
+        uring_close(d->ring);
+    return error_errno(e, ERR_HOST, err, "cannot start an I/O thread");
 }
 
 int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *dev_lock,
@@ -265,14 +269,15 @@ int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *d
                       .top = top,
                       .name = o->name ? o->name : "a disk",
                       .granule = granule_of(top),
-                      .dev_lock = dev_lock,
-                      .max_workers = DISK_WORKERS};
+                      .dev_lock = dev_lock};
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->wake, NULL);
+    pthread_cond_init(&d->begin, NULL);
     pthread_cond_init(&d->drained, NULL);
     int rc = start_io(d, o->io, e);
     if (rc) {
         pthread_cond_destroy(&d->wake);
+        pthread_cond_destroy(&d->begin);
         pthread_cond_destroy(&d->drained);
         pthread_mutex_destroy(&d->lock);
         free(d);

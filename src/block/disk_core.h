@@ -72,8 +72,10 @@ struct disk {
     struct req_list slow;
     unsigned queued, nquick; /* requests in `slow`; of those: quick */
     bool writing;            /* a worker has a quick one */
-    unsigned idle, nworkers, max_workers;
-    unsigned telling;    /* workers that call done() and then look at the queue */
+    unsigned idle;
+    unsigned nthreads, numbered, nworkers; /* made; have a number; those below it have begun */
+    pthread_cond_t begin;                  /* more shall begin, or `closing` */
+    unsigned telling;                      /* workers that call done() and then look at the queue */
     bool waking;         /* a worker was woken, or is about to be, and does not run yet */
     bool signal;         /* disk_unlock() is to wake one */
     pthread_cond_t wake; /* something is slow, stuck, or `closing` */
@@ -131,8 +133,9 @@ void disk_unlock(struct disk *d);
 /* With `lock` held. A `note.result` that is set already is reported, no more. */
 void disk_slow(struct disk *d, struct blk_req *req);
 void disk_slow_retry(struct disk *d); /* has disk_fast_submit() called again, a little later */
-int disk_slow_start(struct disk *d);  /* a worker; 0 or an errno */
-void disk_slow_stop(struct disk *d);  /* without `lock` */
+/* Without `lock`. 0 or an errno: there is none. */
+int disk_slow_start(struct disk *d);
+void disk_slow_stop(struct disk *d);
 
 /* disk.c. Without `lock`: `n` requests are finished, their results in `note.result`. */
 void disk_finish(struct disk *d, struct req_list *list);

@@ -1,8 +1,9 @@
 /*
  * disk_slow.c - worker threads that call what may block.
  *
- * The first one starts when the disk is opened where there is no io_uring, so that a host without
- * threads to spare says so there and then; the others when a request finds nobody idle.
+ * All are made when the disk is opened: whoever submits a request may have given up the right to
+ * make threads, and more that the threads it makes would lack (vmm/sandbox.h). But a worker begins
+ * only when a request finds nobody idle, for few are quicker than many.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -157,14 +158,12 @@ static bool may_wait(const struct disk *d, unsigned n, uint64_t since)
 
 /* Does one request after another. The device lock, and the interrupt that follows, are worth more
  * than a write to the page cache, so the ends of such are told together. */
-static void *worker(void *arg)
+static void work(struct disk *d)
 {
-    struct disk *d = arg;
     struct req_list finished = {0};
     struct blk_req *req;
     uint64_t since = 0;
     unsigned n = 0;
-    pthread_mutex_lock(&d->lock);
     for (;;) {
         if (n > 0 && !may_wait(d, n, since)) {
             d->telling++;
@@ -194,6 +193,16 @@ static void *worker(void *arg)
         req_push(&finished, req);
         n++;
     }
+}
+
+static void *worker(void *arg)
+{
+    struct disk *d = arg;
+    pthread_mutex_lock(&d->lock);
+    unsigned number = d->numbered++;
+    while (number >= d->nworkers && !d->closing)
+        pthread_cond_wait(&d->begin, &d->lock);
+    work(d);
     disk_unlock(d);
     return NULL;
 }
@@ -201,18 +210,22 @@ static void *worker(void *arg)
 int disk_slow_start(struct disk *d)
 {
     const struct thread_options o = {.name = "disk", .stack = THREAD_STACK};
-    int err = thread_start(&d->worker[d->nworkers], &o, worker, d);
-    if (!err)
-        d->nworkers++;
-    return err;
+    int err = 0;
+    for (unsigned n = 0; n < DISK_WORKERS && !err; n++) {
+        err = thread_start(&d->worker[n], &o, worker, d);
+        d->nthreads += !err;
+    }
+    return d->nthreads ? 0 : err;
 }
 
 static void need_worker(struct disk *d, unsigned jobs)
 {
     if (jobs <= d->telling)
         return;
-    if (jobs > d->idle + d->telling && d->nworkers < d->max_workers && disk_slow_start(d))
-        d->max_workers = d->nworkers; /* no more to be had: those that are do it all */
+    if (jobs > d->idle + d->telling && d->nworkers < d->nthreads) {
+        d->nworkers++;
+        pthread_cond_broadcast(&d->begin);
+    }
     wake(d);
 }
 
@@ -234,9 +247,9 @@ void disk_slow_stop(struct disk *d)
 {
     pthread_mutex_lock(&d->lock);
     d->closing = true;
-    d->max_workers = d->nworkers;
+    pthread_cond_broadcast(&d->begin);
     pthread_cond_broadcast(&d->wake);
     pthread_mutex_unlock(&d->lock);
-    for (unsigned i = 0; i < d->nworkers; i++)
+    for (unsigned i = 0; i < d->nthreads; i++)
         pthread_join(d->worker[i], NULL);
 }

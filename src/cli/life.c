@@ -199,6 +199,16 @@ int cli_restart(const struct cli_args *a, struct error *e)
 
 /* ---- suspend ---- */
 
+/* It may have been killed between its answer and its end. */
+static int check_suspended(const struct vm *vm, struct error *e)
+{
+    struct vm_status s;
+    vm_status_read(vm, &s);
+    if (s.run != VM_CRASHED)
+        return 0;
+    return error_set(e, ERR_GUEST, "%s is not suspended: %s", vm->name, s.reason);
+}
+
 int life_suspend(const struct vm *vm, struct error *e)
 {
     struct remote r;
@@ -215,7 +225,7 @@ int life_suspend(const struct vm *vm, struct error *e)
         vm_watch_close(&w);
     }
     remote_close(&r);
-    return rc;
+    return rc ? rc : check_suspended(vm, e);
 }
 
 int cli_suspend(const struct cli_args *a, struct error *e)

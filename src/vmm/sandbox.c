@@ -9,6 +9,7 @@
 #include <seccomp.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -16,10 +17,12 @@
 #include "base/log.h"
 
 /* Who needs a call. */
-#define VCPU   1u /* threads that execute the guest, and the disks' workers that they start */
-#define LOOP   2u /* the event loop */
-#define REMOTE 4u /* with remote disks only, whose threads there are before */
-#define ALL    (VCPU | LOOP)
+#define VCPU   1u /* threads that execute the guest */
+#define REST   2u /* the event loop, and the disks' threads */
+#define REMOTE 4u /* the threads of remote disks */
+#define ALL    (VCPU | REST)
+
+#define WX (PROT_WRITE | PROT_EXEC)
 
 /* A call is allowed if (argument & mask) == value; mask 0: whatever the arguments are. */
 static const struct rule {
@@ -29,92 +32,90 @@ static const struct rule {
     unsigned arg;
     uint64_t mask, value;
 } rules[] = {
-    /* memory */
-    {SCMP_SYS(mmap), ALL, "malloc; arenas of translated code", 0, 0, 0},
-    {SCMP_SYS(memfd_create), ALL, "arenas of another engine", 0, 0, 0},
-    {SCMP_SYS(munmap), ALL, "likewise; stacks of threads that ended", 0, 0, 0},
+    /* memory: never writable and executable at once; vCPUs make none executable */
+    {SCMP_SYS(mmap), ALL, "malloc", 2, PROT_EXEC, 0},
+    {SCMP_SYS(mmap), REST, "arenas of another engine", 2, WX, PROT_EXEC},
+    {SCMP_SYS(mprotect), ALL, "malloc's arenas; stacks of new threads", 2, PROT_EXEC, 0},
+    {SCMP_SYS(mprotect), REST, "arenas of another engine", 2, WX, PROT_EXEC},
+    {SCMP_SYS(memfd_create), REST, "arenas of another engine", 0, 0, 0},
+    {SCMP_SYS(munmap), ALL, "malloc; stacks of threads that ended", 0, 0, 0},
     {SCMP_SYS(mremap), ALL, "realloc of large blocks", 0, 0, 0},
-    {SCMP_SYS(mprotect), ALL, "malloc's arenas; stacks of new threads", 0, 0, 0},
     {SCMP_SYS(madvise), ALL, "large pages for guest memory and code; freed stacks", 0, 0, 0},
     {SCMP_SYS(brk), ALL, "malloc", 0, 0, 0},
     {SCMP_SYS(membarrier), ALL, "modified code: mem/ram.h", 0, 0, 0},
     /* waiting, threads */
     {SCMP_SYS(futex), ALL, "locks; halted vCPUs", 0, 0, 0},
     {SCMP_SYS(sched_yield), ALL, "waiting for another vCPU", 0, 0, 0},
-    {SCMP_SYS(sched_getaffinity), ALL, "how many processors there are", 0, 0, 0},
+    {SCMP_SYS(sched_getaffinity), REST, "how many processors there are", 0, 0, 0},
     {SCMP_SYS(getcpu), ALL, "malloc", 0, 0, 0},
-    {SCMP_SYS(nanosleep), ALL, "throttled disks", 0, 0, 0},
-    {SCMP_SYS(clock_nanosleep), ALL, "likewise", 0, 0, 0},
+    {SCMP_SYS(nanosleep), REST, "throttled disks", 0, 0, 0},
+    {SCMP_SYS(clock_nanosleep), REST, "likewise", 0, 0, 0},
     {SCMP_SYS(clock_gettime), ALL, "time, where the vDSO has none; a thread's own", 0, 0, 0},
     {SCMP_SYS(gettimeofday), ALL, "time", 0, 0, 0},
-    {SCMP_SYS(clone), ALL, "disks' workers", 0, CLONE_THREAD, CLONE_THREAD},
-    {SCMP_SYS(set_robust_list), ALL, "a new thread", 0, 0, 0},
-    {SCMP_SYS(rseq), ALL, "a new thread", 0, 0, 0},
+    {SCMP_SYS(clone), REST, "vCPUs; who saves memory; arrays' helpers", 0, CLONE_THREAD,
+     CLONE_THREAD},
+    {SCMP_SYS(set_robust_list), REST, "a new thread", 0, 0, 0},
+    {SCMP_SYS(rseq), REST, "a new thread", 0, 0, 0},
     {SCMP_SYS(arch_prctl), ALL, "the GS base of translated code", 0, 0, 0},
-    {SCMP_SYS(prctl), ALL, "names of threads", 0, ~0ull, PR_SET_NAME},
-    {SCMP_SYS(prctl), ALL, "a vCPU gives up more", 0, ~0ull, PR_SET_NO_NEW_PRIVS},
-    {SCMP_SYS(seccomp), ALL, "likewise", 0, 0, 0},
+    {SCMP_SYS(prctl), REST, "names of threads", 0, ~0ull, PR_SET_NAME},
+    {SCMP_SYS(prctl), REST, "a vCPU gives up more", 0, ~0ull, PR_SET_NO_NEW_PRIVS},
+    {SCMP_SYS(seccomp), REST, "likewise", 0, 0, 0},
     {SCMP_SYS(gettid), ALL, "who a thread is", 0, 0, 0},
     {SCMP_SYS(getpid), ALL, "who we are", 0, 0, 0},
-    {SCMP_SYS(geteuid), LOOP, "who may use the control socket", 0, 0, 0},
+    {SCMP_SYS(geteuid), REST, "who may use the control socket", 0, 0, 0},
     {SCMP_SYS(exit), ALL, "the end of a thread", 0, 0, 0},
-    {SCMP_SYS(exit_group), ALL, "the end", 0, 0, 0},
+    {SCMP_SYS(exit_group), REST, "the end", 0, 0, 0},
     /* signals */
-    {SCMP_SYS(rt_sigaction), ALL, "x87 and SIMD errors: isa/x86/native.c", 0, 0, 0},
+    {SCMP_SYS(rt_sigaction), ALL, "x87 and SIMD errors: isa/x86/native.c; last words", 0, 0, 0},
     {SCMP_SYS(rt_sigprocmask), ALL, "likewise; new threads", 0, 0, 0},
     {SCMP_SYS(rt_sigreturn), ALL, "likewise", 0, 0, 0},
-    {SCMP_SYS(sigaltstack), ALL, "likewise", 0, 0, 0},
     {SCMP_SYS(tgkill), ALL, "abort() and last words", 0, 0, 0},
     {SCMP_SYS(restart_syscall), ALL, "a wait that a signal interrupted", 0, 0, 0},
     /* devices */
-    {SCMP_SYS(read), ALL, "timers, wake-ups, the control socket", 0, 0, 0},
+    {SCMP_SYS(read), REST, "timers, wake-ups, the control socket", 0, 0, 0},
     {SCMP_SYS(write), ALL, "the log, wake-ups, the control socket", 0, 0, 0},
     {SCMP_SYS(timerfd_settime), ALL, "the guest's timers", 0, 0, 0},
     {SCMP_SYS(getrandom), ALL, "virtio-rng", 0, 0, 0},
     /* disks: what can be done at once is, by the vCPU itself */
-    {SCMP_SYS(preadv), ALL, "disks", 0, 0, 0},
     {SCMP_SYS(preadv2), ALL, "disks", 0, 0, 0},
-    {SCMP_SYS(pwritev), ALL, "disks", 0, 0, 0},
     {SCMP_SYS(pwritev2), ALL, "disks", 0, 0, 0},
-    {SCMP_SYS(pread64), ALL, "disks", 0, 0, 0},
-    {SCMP_SYS(pwrite64), ALL, "disks, logs, the record of the run", 0, 0, 0},
-    {SCMP_SYS(io_uring_enter), ALL, "disks", 0, 0, 0},
-    {SCMP_SYS(readv), ALL, "disks, sockets", 0, 0, 0},
-    {SCMP_SYS(writev), ALL, "disks, sockets", 0, 0, 0},
-    {SCMP_SYS(lseek), ALL, "holes of disks; the file of a suspended VM", 0, 0, 0},
-    {SCMP_SYS(fallocate), ALL, "discarded and zeroed blocks", 0, 0, 0},
-    {SCMP_SYS(ftruncate), ALL, "images that grow, logs that start anew", 0, 0, 0},
-    {SCMP_SYS(fsync), ALL, "what is durable", 0, 0, 0},
-    {SCMP_SYS(fdatasync), ALL, "what is durable", 0, 0, 0},
-    {SCMP_SYS(sync_file_range), ALL, "disks", 0, 0, 0},
-    {SCMP_SYS(copy_file_range), ALL, "disks", 0, 0, 0},
-    {SCMP_SYS(sendfile), LOOP, "the old log", 0, 0, 0},
-    {SCMP_SYS(fstat), ALL, "sizes of files", 0, 0, 0},
-    {SCMP_SYS(newfstatat), ALL, "sizes of files, and when disks changed", 3, AT_EMPTY_PATH,
+    {SCMP_SYS(io_uring_enter), ALL, "disks: reads and writes only, block/uring.c", 0, 0, 0},
+    {SCMP_SYS(preadv), REST, "disks", 0, 0, 0},
+    {SCMP_SYS(pwritev), REST, "disks", 0, 0, 0},
+    {SCMP_SYS(pread64), REST, "disks", 0, 0, 0},
+    {SCMP_SYS(pwrite64), REST, "disks, logs, the record of the run", 0, 0, 0},
+    {SCMP_SYS(readv), REST, "disks, sockets", 0, 0, 0},
+    {SCMP_SYS(writev), REST, "disks, sockets", 0, 0, 0},
+    {SCMP_SYS(lseek), REST, "holes of disks; the file of a suspended VM", 0, 0, 0},
+    {SCMP_SYS(fallocate), REST, "discarded and zeroed blocks", 0, 0, 0},
+    {SCMP_SYS(ftruncate), REST, "images that grow, logs that start anew", 0, 0, 0},
+    {SCMP_SYS(fsync), REST, "what is durable", 0, 0, 0},
+    {SCMP_SYS(fdatasync), REST, "what is durable", 0, 0, 0},
+    {SCMP_SYS(sync_file_range), REST, "disks", 0, 0, 0},
+    {SCMP_SYS(copy_file_range), REST, "disks", 0, 0, 0},
+    {SCMP_SYS(sendfile), REST, "the old log", 0, 0, 0},
+    {SCMP_SYS(fstat), REST, "sizes of files", 0, 0, 0},
+    {SCMP_SYS(newfstatat), REST, "sizes of files, and when disks changed", 3, AT_EMPTY_PATH,
      AT_EMPTY_PATH},
-    {SCMP_SYS(fcntl), ALL, "locks on images, states of the VM", 0, 0, 0},
-    {SCMP_SYS(ioctl), LOOP, "a new client's socket", 1, ~0ull, FIONBIO},
-    {SCMP_SYS(ioctl), ALL, "discarded blocks of devices", 1, ~0ull, BLKDISCARD},
-    {SCMP_SYS(ioctl), ALL, "zeroed blocks of devices", 1, ~0ull, BLKZEROOUT},
-    {SCMP_SYS(ioctl), ALL, "sizes of devices", 1, ~0ull, BLKGETSIZE64},
-    {SCMP_SYS(close), ALL, "clients that leave; the end", 0, 0, 0},
+    {SCMP_SYS(fcntl), REST, "locks on images, states of the VM", 0, 0, 0},
+    {SCMP_SYS(ioctl), REST, "a new client's socket", 1, ~0ull, FIONBIO},
+    {SCMP_SYS(ioctl), REST, "discarded blocks of devices", 1, ~0ull, BLKDISCARD},
+    {SCMP_SYS(ioctl), REST, "zeroed blocks of devices", 1, ~0ull, BLKZEROOUT},
+    {SCMP_SYS(ioctl), REST, "sizes of devices", 1, ~0ull, BLKGETSIZE64},
+    {SCMP_SYS(close), REST, "clients that leave; the end", 0, 0, 0},
     /* the event loop */
-    {SCMP_SYS(epoll_wait), LOOP, "the event loop", 0, 0, 0},
-    {SCMP_SYS(epoll_pwait), LOOP, "the event loop", 0, 0, 0},
-    {SCMP_SYS(epoll_ctl), LOOP, "the event loop", 0, 0, 0},
-    {SCMP_SYS(poll), ALL, "remote disks; libuv", 0, 0, 0},
-    {SCMP_SYS(ppoll), ALL, "likewise", 0, 0, 0},
-    {SCMP_SYS(accept4), LOOP, "the control socket", 0, 0, 0},
-    {SCMP_SYS(getsockopt), LOOP, "who a client is", 0, 0, 0},
-    {SCMP_SYS(recvmsg), LOOP, "the control socket", 0, 0, 0},
-    {SCMP_SYS(sendmsg), LOOP, "the control socket", 0, 0, 0},
-    {SCMP_SYS(shutdown), LOOP, "the control socket", 0, 0, 0},
-    {SCMP_SYS(unlinkat), LOOP, "the control socket, at the end", 0, 0, 0},
-    /* remote disks that are found again */
-    {SCMP_SYS(socket), REMOTE, "iSCSI and NBD", 0, 0, 0},
-    {SCMP_SYS(connect), REMOTE, "iSCSI and NBD", 0, 0, 0},
-    {SCMP_SYS(setsockopt), REMOTE, "iSCSI and NBD", 0, 0, 0},
-    {SCMP_SYS(getpeername), REMOTE, "iSCSI and NBD", 0, 0, 0},
+    {SCMP_SYS(epoll_wait), REST, "the event loop", 0, 0, 0},
+    {SCMP_SYS(epoll_pwait), REST, "the event loop", 0, 0, 0},
+    {SCMP_SYS(epoll_ctl), REST, "the event loop", 0, 0, 0},
+    {SCMP_SYS(poll), REST, "remote disks; libuv", 0, 0, 0},
+    {SCMP_SYS(ppoll), REST, "likewise", 0, 0, 0},
+    {SCMP_SYS(accept4), REST, "the control socket", 0, 0, 0},
+    {SCMP_SYS(getsockopt), REST, "who a client is", 0, 0, 0},
+    {SCMP_SYS(recvmsg), REST, "the control socket", 0, 0, 0},
+    {SCMP_SYS(sendmsg), REST, "the control socket", 0, 0, 0},
+    {SCMP_SYS(shutdown), REST, "the control socket, remote disks", 0, 0, 0},
+    {SCMP_SYS(unlinkat), REST, "the control socket, at the end", 0, 0, 0},
+    /* remote disks, which are connected by now; what is lost stays lost */
     {SCMP_SYS(sendto), REMOTE, "iSCSI and NBD", 0, 0, 0},
     {SCMP_SYS(recvfrom), REMOTE, "iSCSI and NBD", 0, 0, 0},
 };

@@ -362,9 +362,14 @@ bool vm_is_sandboxed(const struct vm *vm)
 
 bool vm_has_remote_disk(const struct spec *s)
 {
-    for (unsigned i = 0; i < s->ndisk; i++)
-        if (url_is_remote(s->disk[i].file))
+    for (unsigned i = 0; i < s->ndisk; i++) {
+        const struct spec_disk *d = &s->disk[i];
+        for (unsigned k = 0; k < d->members.n; k++)
+            if (url_is_remote(d->members.path[k]))
+                return true;
+        if (url_is_remote(d->file))
             return true;
+    }
     return false;
 }
 

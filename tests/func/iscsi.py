@@ -1,58 +1,16 @@
 #!/usr/bin/env python3
-"""iscsi.py DRIVER - a logical unit of an iSCSI target: tgtd serves a file, in user space and without
-privileges, which says afterwards what it holds.
+"""iscsi.py DRIVER - a logical unit of an iSCSI target: tgtd serves a file, which says afterwards what it
+holds.
 """
 
-import os
 import random
-import shutil
-import socket
-import subprocess
 import sys
-import time
 
 from driver import MIB, SEED, call, lose_server, make_empty, read_file
-from tap import Skip, expect, run_tests
+from iscsi_target import Target
+from tap import expect, run_tests
 
 SIZE = 16 * MIB
-PATH = os.environ["PATH"] + ":/usr/sbin"
-
-
-class Target:
-    def __init__(self, folder, file):
-        for tool in ("tgtd", "tgtadm"):
-            if not shutil.which(tool, path=PATH):
-                raise Skip("tgt is not installed")
-        with socket.create_server(("127.0.0.1", 0)) as s:
-            port = s.getsockname()[1]
-        self.number = str(port % 30000 + 1)
-        self.env = dict(os.environ, PATH=PATH, TGT_IPC_SOCKET=f"{folder}/ipc")
-        self.process = subprocess.Popen(["tgtd", "-f", "-C", self.number, "--iscsi",
-                                         f"portal=127.0.0.1:{port}"], env=self.env,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        name = "iqn.2026-01.test:d"
-        for _ in range(100):
-            if self.admin("--op", "new", "--mode", "target", "--tid", "1", "-T", name):
-                break
-            time.sleep(0.1)
-        expect(self.admin("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b",
-                          file), "no logical unit")
-        self.admin("--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-P",
-                   "thin_provisioning=1")
-        expect(self.admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"), "no bind")
-        self.portal = f"iscsi://127.0.0.1:{port}"
-        self.url = f"{self.portal}/{name}/1"
-
-    def admin(self, *args):
-        return subprocess.run(["tgtadm", "-C", self.number, "--lld", "iscsi", *args], env=self.env,
-                              capture_output=True, timeout=30).returncode == 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
 
 
 def writes(folder, driver):

@@ -13,11 +13,13 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -26,6 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "block/uring.h"
 #include "vmm/sandbox.h"
 
 static int file; /* opened before */
@@ -66,6 +69,30 @@ static int try_all(void)
         return 11;
     if (!denied(syscall(SYS_rename, "/tmp/a", "/tmp/b")) || !denied(syscall(SYS_chmod, "/tmp", 0)))
         return 12;
+    if (mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
+            MAP_FAILED ||
+        errno != EPERM)
+        return 13;
+    return 0;
+}
+
+/* What only the others need. */
+static int try_vcpu(void)
+{
+    char byte;
+    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return 101;
+    if (!denied(syscall(SYS_accept4, file, NULL, NULL, 0)))
+        return 102;
+    if (!denied(mprotect(p, 4096, PROT_READ | PROT_EXEC)))
+        return 103;
+    if (!denied(read(file, &byte, 1)) || !denied(pread(file, &byte, 1, 0)) || !denied(fsync(file)))
+        return 104;
+    if (!denied(syscall(SYS_clone, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM, 0, 0, 0, 0)))
+        return 105;
+    if (!denied(syscall(SYS_memfd_create, "x", 0)) || !denied(fcntl(file, F_GETFD)))
+        return 106;
     return 0;
 }
 
@@ -75,9 +102,8 @@ static void *in_vcpu(void *arg)
     intptr_t bad = 100;
     if (sandbox_enter(SANDBOX_VCPU, false, &e) == 0) {
         bad = try_all();
-        /* Only the event loop needs it. */
-        if (!bad && !denied(syscall(SYS_accept4, file, NULL, NULL, 0)))
-            bad = 102;
+        if (!bad)
+            bad = try_vcpu();
     }
     return (void *)bad;
 }
@@ -126,12 +152,35 @@ static void keeps_inside(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* A ring does for whoever submits to it what a list of system calls would forbid: so it has one. A
+ * registration tells that it has; none is on it. */
+static void ring_is_restricted(void **state)
+{
+    struct uring *u;
+    char path[40], to[64];
+    int ring = -1;
+    int rc = uring_open(&u, NULL, NULL);
+    if (rc)
+        skip(); /* not on this host */
+    for (int fd = 3; fd < 256 && ring < 0; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(path, to, sizeof to - 1);
+        to[n > 0 ? n : 0] = 0;
+        ring = strcmp(to, "anon_inode:[io_uring]") == 0 ? fd : -1;
+    }
+    assert_true(ring >= 0);
+    assert_int_equal(syscall(SYS_io_uring_register, ring, IORING_REGISTER_EVENTFD, &file, 1), -1);
+    assert_int_equal(errno, EACCES);
+    uring_close(u);
+}
+
 int main(void)
 {
     if (SOSIA_SANITIZED) {
         puts("1..0 # SKIP the sanitizers' runtime needs calls that no VM does");
         return 0;
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_inside)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(ring_is_restricted),
+                                       cmocka_unit_test(keeps_inside)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
