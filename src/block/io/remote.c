@@ -56,8 +56,11 @@ static bool take_work(struct remote *r)
     return !closing;
 }
 
-static void tell_ready(struct remote *r)
+/* False: there was nothing to tell. */
+static bool tell_ready(struct remote *r)
 {
+    if (!r->ready)
+        return false;
     while (r->ready) {
         struct remote_op *op = r->ready;
         r->ready = op->next;
@@ -71,15 +74,15 @@ static void tell_ready(struct remote *r)
         pthread_cond_broadcast(&r->finished);
         pthread_mutex_unlock(&r->lock);
     }
+    return true;
 }
 
 static void *run(void *arg)
 {
     struct remote *r = arg;
-    while (take_work(r)) {
-        tell_ready(r);
-        r->protocol->talk(r);
-    }
+    while (take_work(r))
+        if (!tell_ready(r)) /* done() may have submitted the next one */
+            r->protocol->talk(r);
     tell_ready(r);
     return NULL;
 }
@@ -87,6 +90,8 @@ static void *run(void *arg)
 static void wake(struct remote *r)
 {
     const uint64_t one = 1;
+    if (pthread_equal(pthread_self(), r->thread))
+        return; /* it looks at the queues before it waits */
     (void)!write(r->wake, &one, sizeof one); /* it cannot be full: it is read before the queues */
 }
 
