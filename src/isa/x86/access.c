@@ -292,10 +292,19 @@ void *x86_rmw_slow(struct x86_cpu *c, gva_t lin, unsigned size)
     return c->ram->host + roff;
 }
 
+/* What is shorter is copied in whole words: it may be an operand that others access, too. */
+#define SPAN_LEAST 64u
+
 void x86_ld_bytes(struct x86_cpu *c, gva_t lin, void *buf, unsigned len, enum x86_mmu mmu)
 {
     uint8_t *p = buf;
     check_canonical(c, lin, len, false);
+    unsigned span = 0;
+    const void *host = len >= SPAN_LEAST && mmu == c->mmu ? x86_span_read(c, lin, &span) : NULL;
+    if (host && len <= span) {
+        memcpy(p, host, len);
+        return;
+    }
     if (split(lin, len) != len)
         x86_probe(c, lin, len, X86_READ, mmu);
     while (len) {
@@ -316,6 +325,13 @@ void x86_st_bytes(struct x86_cpu *c, gva_t lin, const void *buf, unsigned len, e
 {
     const uint8_t *p = buf;
     check_canonical(c, lin, len, true);
+    unsigned span = 0;
+    void *host = len >= SPAN_LEAST && mmu == c->mmu ? x86_span_write(c, lin, &span) : NULL;
+    if (host && len <= span) {
+        memcpy(host, p, len);
+        x86_rmw_done(c, lin, host, len);
+        return;
+    }
     if (split(lin, len) != len)
         x86_probe(c, lin, len, X86_WRITE, mmu);
     while (len) {

@@ -104,13 +104,16 @@ static void op_fxrstor(struct x86_cpu *c, const struct x86_insn *i)
 
 /* ---- XSAVE ... ---- */
 
+/* `len` is a multiple of 8. */
 static bool all_zero(const void *p, unsigned len)
 {
     const uint8_t *b = p;
-    for (unsigned n = 0; n < len; n++)
-        if (b[n])
-            return false;
-    return true;
+    uint64_t any = 0, v;
+    for (unsigned n = 0; n < len; n += sizeof v) {
+        memcpy(&v, b + n, sizeof v);
+        any |= v;
+    }
+    return !any;
 }
 
 uint64_t x86_xinuse(const struct x86_cpu *c)
