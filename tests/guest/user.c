@@ -239,6 +239,11 @@ extern const char on_many[];
 __asm__(".text\non_many: call 1f; or $1, %r11d; sysretq\n"
         "1: incq sys_count; ret");
 
+USER(s_ret, "call 1f; mov %cs, %ecx; int $0x80; 1: mov (%rsp), %rax; syscall");
+extern const char on_ret[], on_unbalanced[];
+__asm__(".text\non_ret: push %rax; ret\n"
+        "on_unbalanced: call 1f; 1: add $8, %rsp; or $1, %r11d; sysretq\n");
+
 TEST(syscalls, "user: SYSCALL and SYSRET many times, within calls")
 {
     struct frame f;
@@ -249,6 +254,17 @@ TEST(syscalls, "user: SYSCALL and SYSRET many times, within calls")
     IS(run_frame(&f), 0x80);
     IS(sys_count, 20000);
     IS(trap.bp, 40000); /* CF is what SYSRET has loaded */
+    /* Returns of one side are not taken for the other's: a kernel that returns to where the program
+     * would, and one that calls without returning. */
+    wrmsr(LSTAR, (ulong)on_ret);
+    user_frame(&f, s_ret, (size_t)(s_ret_end - s_ret), 0);
+    IS(run_frame(&f), 0x80);
+    IS(trap.cs, K_CS64);
+    IS(trap.ip, USER_CODE + 9);
+    wrmsr(LSTAR, (ulong)on_unbalanced);
+    user_frame(&f, s_many, (size_t)(s_many_end - s_many), 0);
+    IS(run_frame(&f), 0x80);
+    IS(trap.bp, 40000);
 }
 
 static unsigned sysret_to(const char *insn, uint64_t cx, uint64_t r11)

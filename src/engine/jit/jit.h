@@ -176,7 +176,7 @@ struct jit_thunks {
     const uint8_t *jump_rel[2], *jump_abs[2];
     /* The same called by a guest's call, the return address having been pushed. */
     const uint8_t *call_rel[2], *call_abs[2];
-    /* Jumped to: to RAX, in whatever mode the vCPU is now, without the host's calls. */
+    /* Jumped to: to RAX, in whatever mode the vCPU is now. */
     const uint8_t *jump_any;
     const uint8_t *syscall, *sysret; /* jumped to: syscall.c */
     const uint8_t *dead;  /* jumped to from the `far` of a translation that was killed; RAX: RIP */

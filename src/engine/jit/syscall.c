@@ -7,6 +7,12 @@
  * translated. The work itself is done by two thunks. RFLAGS.TF is 0 whenever translations are
  * executed; whatever else is unusual (EFER.SCE clear, RFLAGS.AC, a return address that is not
  * canonical, TF loaded by SYSRET) is left to the semantic function.
+ *
+ * The program's calls stay on the host's stack, below a mark: a return address that leads to
+ * thunk.ret as the first one on the stack does, so that no return of the kernel's gets further.
+ * SYSRET takes the mark off if it is what it finds, which is when the kernel's calls have all
+ * returned; if not, all calls are forgotten. They also are when another address space is chosen, as
+ * at every instruction that may change mappings.
  */
 #include "engine/jit/tr.h"
 #include "isa/x86/priv.h"
@@ -89,6 +95,44 @@ static void set_rflags(struct asm_buf *b)
     asm_store(b, OP_GS(G_OFF(fl)), H_RAX, 2);
 }
 
+/* ---- the mark; RAX is lost ---- */
+
+static void load_mark(struct jit *j, struct asm_buf *b)
+{
+    asm_mov_imm(b, H_RAX, (uintptr_t)j->thunk.ret);
+}
+
+static void forget_calls(struct asm_buf *b)
+{
+    asm_load(b, H_RSP, OP_GS(G_OFF(jit_rsp)), 8);
+}
+
+static void put_mark(struct jit *j, struct asm_buf *b)
+{
+    asm_alu(b, ALU_CMP, H_RSP, OP_GS(G_OFF(jit_rsp_end)), 8);
+    uint8_t *room = asm_jcc(b, CC_NB, NULL);
+    forget_calls(b);
+    asm_patch(room, b->p);
+    load_mark(j, b);
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, -16), 8);
+    asm_store(b, OP_MEM(H_RSP, 0), H_RAX, 8);
+}
+
+static void take_mark(struct jit *j, struct asm_buf *b)
+{
+    load_mark(j, b);
+    asm_alu(b, ALU_CMP, H_RAX, OP_MEM(H_RSP, 0), 8);
+    uint8_t *other = asm_jcc(b, CC_NZ, NULL);
+    asm_alu(b, ALU_CMP, H_RSP, OP_GS(G_OFF(jit_rsp)), 8);
+    uint8_t *first = asm_jcc(b, CC_Z, NULL);
+    asm_lea(b, H_RSP, OP_MEM(H_RSP, 16), 8);
+    uint8_t *done = asm_jmp(b, NULL);
+    asm_patch(other, b->p);
+    forget_calls(b);
+    asm_patch(first, b->p);
+    asm_patch(done, b->p);
+}
+
 /* Leads to the semantic function. */
 struct unusual {
     uint8_t *site[3];
@@ -128,6 +172,7 @@ void jit_syscall_thunk(struct jit *j, struct asm_buf *b)
     set_seg(b, X86_CS, X86_FLAT_CODE64(0));
     asm_alu_imm(b, ALU_ADD, OP_REG(H_RAX), 8, 4);
     set_seg(b, X86_SS, X86_FLAT_DATA(0));
+    put_mark(j, b);
     asm_load(b, H_RAX, OP_GS(G_OFF(s.lstar)), 8);
     asm_jmp(b, jit_rw(j, j->thunk.jump_any));
     unusual(j, b, &u);
@@ -153,6 +198,7 @@ void jit_sysret_thunk(struct jit *j, struct asm_buf *b)
     set_seg(b, X86_SS, X86_FLAT_DATA(3));
     asm_alu_imm(b, ALU_ADD, OP_REG(H_RAX), 8, 4);
     set_seg(b, X86_CS, X86_FLAT_CODE64(3));
+    take_mark(j, b);
     asm_mov_rr(b, H_RAX, rcx);
     asm_jmp(b, jit_rw(j, j->thunk.jump_any));
     unusual(j, b, &u);

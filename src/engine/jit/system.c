@@ -101,12 +101,12 @@ static bool swapgs(struct tr *t)
 
 /* ---- registers into registers ---- */
 
-static void read_field(struct tr *t, int32_t field, unsigned size)
+/* `size` bytes of struct x86_cpu into the lower `width` of the register. */
+static void read_field(struct tr *t, int32_t field, unsigned size, unsigned width)
 {
-    unsigned h = tr_reg(t->s->i.dst), to = h == H_NONE ? H_RAX : h;
-    asm_load(&t->b, to, OP_GS(field), size);
-    if (h == H_NONE)
-        tr_put(t, t->s->i.dst, H_RAX);
+    unsigned dst = t->s->i.dst, h = tr_reg(dst);
+    asm_load(&t->b, H_RAX, OP_GS(field), size);
+    asm_store(&t->b, h == H_NONE ? OP_GS(G_GPR(dst)) : OP_REG((uint8_t)h), H_RAX, width);
 }
 
 static int32_t seg_off(unsigned seg, size_t field)
@@ -129,14 +129,12 @@ static bool mov_from(struct tr *t)
         return false;
     switch (class_of(&t->s->op[1])) {
     case ZYDIS_REGCLASS_SEGMENT:
-        if (i->osize == 2)
-            return false;
-        read_field(t, seg_off(i->src, offsetof(struct x86_seg, sel)), 2);
+        read_field(t, seg_off(i->src, offsetof(struct x86_seg, sel)), 2, i->osize == 2 ? 2 : 8);
         return true;
     case ZYDIS_REGCLASS_CONTROL:
         if (!kernel64(t) || i->aux >= ARRAY_LEN(cr))
             return false;
-        read_field(t, cr[i->aux], 8);
+        read_field(t, cr[i->aux], 8, 8);
         return true;
     default:
         return false;
@@ -155,8 +153,8 @@ static void need_fsgsbase(struct tr *t)
 static bool read_base(struct tr *t)
 {
     need_fsgsbase(t);
-    read_field(t, seg_off(t->s->i.aux, offsetof(struct x86_seg, base)),
-               t->s->i.osize == 8 ? 8 : 4); /* a prefix 66 means nothing */
+    read_field(t, seg_off(t->s->i.aux, offsetof(struct x86_seg, base)), t->s->i.osize == 8 ? 8 : 4,
+               8); /* a prefix 66 means nothing */
     return true;
 }
 

@@ -336,7 +336,6 @@ static void jump(struct maker *m, bool global)
 static void jump_any(struct maker *m)
 {
     struct asm_buf *b = &m->b;
-    drop_calls(b);
     asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
     uint8_t *pending = asm_jcc(b, CC_NZ, NULL);
     jit_jump_place(b);

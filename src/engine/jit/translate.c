@@ -110,6 +110,8 @@ static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, u
     if (!len)
         return 0;
     s->off = (uint16_t)off;
+    if (s->zi.meta.category == ZYDIS_CATEGORY_STRINGOP)
+        s->i.flags &= ~X86_IF_END; /* REP: if it is to be repeated, RIP is not behind it */
     s->alone = is_alone(s);
     if (changes_mode(s->zi.mnemonic) || loads_segment(t, s) || tr_x87_may_end(t, s))
         s->i.flags |= X86_IF_END;
