@@ -10,7 +10,7 @@ set -eu
 out=${1:?usage: demo-guest.sh DIR}
 here=$(cd "$(dirname "$0")" && pwd)
 modules='virtio_pci virtio_blk virtio_scsi virtio_rng virtio_console ata_piix nvme sd_mod sr_mod
-    isofs'
+    isofs button evdev'
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -26,7 +26,7 @@ say() {
 "$here/cloud-kernel.sh" "$work/kernel" $modules
 
 root=$work/root
-mkdir -p "$root/bin" "$root/etc" "$root/lib/modules" "$root/proc" "$root/sys" "$root/dev" \
+mkdir -p "$root/bin" "$root/etc/acpi/PWRF" "$root/lib/modules" "$root/proc" "$root/sys" "$root/dev" \
     "$root/tmp" "$root/data"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for applet in $("$root/bin/busybox" --list); do
@@ -59,19 +59,24 @@ done </lib/modules/order
 if [ -b /dev/vda ]; then
     mount /dev/vda /data 2>/dev/null || { mke2fs /dev/vda >/dev/null 2>&1 && mount /dev/vda /data; }
 fi
+acpid -l /dev/null # the power button
+END
+cat >"$root/etc/acpi/PWRF/00000080" <<'END'
+#!/bin/sh
+poweroff
 END
 cat >"$root/etc/stop" <<'END'
 #!/bin/sh
 sync
 umount -r /data 2>/dev/null
 END
-chmod +x "$root/etc/start" "$root/etc/stop"
+chmod +x "$root/etc/start" "$root/etc/stop" "$root/etc/acpi/PWRF/00000080"
 cat >"$root/etc/profile" <<'END'
 export PATH=/bin HOME=/ TERM=${TERM:-vt100} PS1='sosia:\w# '
 cat <<WELCOME
 
 Welcome to $(uname -sr) on $(grep -c ^processor /proc/cpuinfo) virtual CPU(s), up for $(cut -d. -f1 /proc/uptime) s.
-  /data is the disk demo/disk.img: what you leave there is there next time.
+  /data is the first disk: what you leave there is there next time.
   poweroff ends the VM; Ctrl-A x pulls its plug; Ctrl-A h lists the other keys.
 
 WELCOME

@@ -57,7 +57,7 @@ def remote(folder, prog):
               "2>/dev/null && echo a''gain\r")
         wait_text(prog, "web", "again", ANSWER)
         locked_up(prog)
-        ok(prog, "stop", "-f", "web")
+        ok(prog, "stop", "web")  # by the power button
     expect(source.read_bytes() == target.read_bytes(), "the copy differs")
 
 
