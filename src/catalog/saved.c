@@ -15,7 +15,7 @@
 /* ---- the files that a guest's disks are ---- */
 
 struct medium {
-    char name[32]; /* "disk 0", "disk 1 member 2", "cdrom" */
+    char name[48]; /* "disk 0", "disk 1 member 2", "cdrom" */
     const char *path, *format;
     bool outside; /* of the image's folder may be what it rests on */
 };
