@@ -4,7 +4,7 @@
 #   make check   everything for a change: packages, two builds (one with sanitizers), every test
 #   make check-long   the same with guests in every variant, not in samples: an hour or more
 #   make crash   power cuts and kill -9, more than two thousand of them, at random moments of all that is
-#                done with disk images: some minutes (make check has 240)
+#                done with disk images: some minutes (make check has 450)
 #   make fuzz     looks for new failures with libFuzzer, 10 minutes a target (FUZZ=seconds)
 #   make bench   how fast the engine interp is, against Bochs and this machine
 #   make bench-jit   how fast the engine jit is, against QEMU's TCG and this machine: half an hour;

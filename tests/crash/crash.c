@@ -26,7 +26,7 @@ static const struct {
     void (*run)(const struct kind *k, unsigned times);
     unsigned times, times_long; /* for each kind */
 } points[] = {
-    {"power cuts amid writes", power_writes, 5, 60},
+    {"power cuts amid writes", power_writes, 12, 60},
     {"power cuts amid overlays", power_overlays, 2, 25},
     {"power cuts amid merges", power_merges, 3, 25},
     {"power cuts amid compacting", power_compacts, 2, 25},
@@ -99,10 +99,13 @@ int main(int argc, char **argv)
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     set_up(argv[1]);
-    printf("1..%u\n", 1 + nkinds * (unsigned)ARRAY_LEN(points));
+    printf("1..%u\n", 2 + nkinds * (unsigned)ARRAY_LEN(points));
     begin("what is not flushed may be lost, what is flushed is not", NULL);
     power_self_test();
     printf("ok %u - %s\n", npoint, point);
+    begin("power cuts at every moment in turn", kinds[1].name);
+    power_every_moment();
+    printf("ok %u - %u %s\n", npoint, rig.cuts, point);
     for (size_t i = 0; i < ARRAY_LEN(points); i++)
         for (unsigned k = 0; k < nkinds; k++) {
             unsigned before = rig.cuts + rig.kills;

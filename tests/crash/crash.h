@@ -66,11 +66,14 @@ void rig_sweep(void);
 int life_run(unsigned ops);
 int life_write(uint64_t first, uint64_t n, unsigned flags);
 int life_flush(void);
-int life_resize(void);
+int life_discard(uint64_t first, uint64_t n);
+int life_resize(void); /* at random */
+int life_resize_to(uint64_t size);
 
 /* ---- power.c, kill.c: each is a test point of `times` crashes ---- */
 
 void power_self_test(void);
+void power_every_moment(void); /* of one kind, in turn */
 void power_writes(const struct kind *k, unsigned times);
 void power_overlays(const struct kind *k, unsigned times);
 void power_merges(const struct kind *k, unsigned times);

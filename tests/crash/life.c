@@ -39,7 +39,7 @@ static int zero(uint64_t first, uint64_t n, unsigned flags)
 }
 
 /* Discarded sectors are read back: each is what it was, or zero. */
-static int discard(uint64_t first, uint64_t n)
+int life_discard(uint64_t first, uint64_t n)
 {
     uint8_t *buf = malloc(n * SECTOR);
     model_write(rig.m, first, n, 0);
@@ -69,12 +69,9 @@ int life_flush(void)
 }
 
 /* The size is one or the other until the flush. */
-int life_resize(void)
+int life_resize_to(uint64_t size)
 {
     struct error e = {0};
-    uint64_t size = (MIB / 2 + rig_rnd(MAX_DISK - MIB / 2)) & ~(uint64_t)(SECTOR - 1);
-    if (rig.kind->fixed) /* what is above it must fit into it, too */
-        return 0;
     int rc = life_flush();
     if (rc)
         return rc;
@@ -93,6 +90,14 @@ int life_resize(void)
     return 0;
 }
 
+int life_resize(void)
+{
+    uint64_t size = (MIB / 2 + rig_rnd(MAX_DISK - MIB / 2)) & ~(uint64_t)(SECTOR - 1);
+    if (rig.kind->fixed) /* what is above it must fit into it, too */
+        return 0;
+    return life_resize_to(size);
+}
+
 static int one(void)
 {
     uint64_t n = rig.m->size / SECTOR, first = rig_rnd(n);
@@ -107,7 +112,7 @@ static int one(void)
     if (what < 78)
         return zero(first, len, what & 1 ? NODE_MAY_UNMAP : 0);
     if (what < 88)
-        return discard(first, len);
+        return life_discard(first, len);
     if (what < 98)
         return write_packed(first);
     return life_resize();

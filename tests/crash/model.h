@@ -16,7 +16,7 @@
 
 #define SECTOR       512u
 #define DISK_SIZE    (3 * MIB)
-#define MAX_DISK     (4 * MIB)
+#define MAX_DISK     (5 * MIB)
 #define MAX_SECTORS  (MAX_DISK / SECTOR)
 #define ALTERNATIVES 6
 

@@ -170,6 +170,43 @@ void power_compacts(const struct kind *k, unsigned times)
     }
 }
 
+/* A short life in which L1, refcount table and refcount blocks all have to grow. */
+static int short_life(void)
+{
+    int rc = life_write(0, 200, 0);
+    if (!rc)
+        rc = life_flush();
+    if (!rc)
+        rc = life_write(800, 300, 0);
+    if (!rc)
+        rc = life_discard(0, 100);
+    if (!rc)
+        rc = life_flush();
+    if (!rc)
+        rc = life_write(300, 130, NODE_FUA);
+    if (!rc)
+        rc = life_resize_to(MAX_DISK);
+    if (!rc)
+        rc = life_write(MAX_SECTORS - 1000, 100, 0);
+    return rc ? rc : life_flush();
+}
+
+/* The power fails at each operation in turn, until the life is over before it does. */
+void power_every_moment(void)
+{
+    bool over = false;
+    for (unsigned op = 0; !over; op++) {
+        rig_create(&kinds[1]);
+        rig_open();
+        /* Little is missing until the refcount table is full. */
+        if (life_write(2400, 3700, 0) || life_flush())
+            crash_fail("the image cannot be written");
+        storage_record(op, rig_rnd(1u << 30));
+        over = short_life() == 0;
+        power_off_and_on();
+    }
+}
+
 /* The storage itself: what is not flushed may be lost, what is flushed is not. */
 void power_self_test(void)
 {
