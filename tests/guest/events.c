@@ -205,6 +205,20 @@ TEST(flags, "events: what gates clear in RFLAGS")
     set_handler(0x77, NULL);
 }
 
+TEST(popf, "events: POPF at CPL 0: all flags but RF, VM, VIF, VIP")
+{
+    static const ulong value[] = {0, 0x8d5, 0x400, FL_IOPL3, FL_NT, FL_AC, 0x200000, 0x247cd5};
+    const ulong ignored = FL_RF | FL_VM | FL_VIF | FL_VIP;
+    for (unsigned n = 0; n < 2 * sizeof value / sizeof *value; n++) {
+        ulong v, want = value[n / 2];
+        __asm__ volatile("push %1; popf; pushf; pop %0; push $2; popf"
+                         : "=&r"(v)
+                         : "r"(want | (n & 1 ? ignored : 0))
+                         : "memory", "cc");
+        IS(v, want | 2);
+    }
+}
+
 /* ---- exceptions during exceptions ---- */
 
 TEST(double_fault, "events: which exceptions make a double fault")

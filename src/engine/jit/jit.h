@@ -286,7 +286,9 @@ void jit_tlb_compare(struct asm_buf *b, enum x86_mmu mmu, bool write, unsigned l
 
 /* ---- system.c ---- */
 /* RFLAGS, but for RF and VM, into EAX; R11 is lost. Flags are in cpu->fl. */
-void jit_rflags(struct asm_buf *b);
+void jit_rflags_get(struct asm_buf *b);
+/* RFLAGS and cpu->fl become EAX, all of whose bits are defined; EAX and R11 are lost. */
+void jit_rflags_set(struct asm_buf *b);
 void jit_test_imm(struct asm_buf *b, struct opnd m, uint32_t bits); /* TEST m32, imm32 */
 enum jit_shift { JIT_ROR = 1, JIT_SHL = 4, JIT_SHR = 5, JIT_SAR = 7 };
 void jit_shift(struct asm_buf *b, enum jit_shift op, unsigned reg, unsigned count, bool wide);

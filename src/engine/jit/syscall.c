@@ -80,21 +80,6 @@ static void set_seg(struct asm_buf *b, unsigned seg, uint32_t attr)
     asm_store_imm(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, attr)), (int32_t)attr, 4);
 }
 
-/* RFLAGS become EAX, whose bits are all defined; EAX and R11 are lost. */
-static void set_rflags(struct asm_buf *b)
-{
-    asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), X86_FL_R1, 4);
-    asm_store(b, OP_GS(G_OFF(s.rflags)), H_RAX, 8);
-    asm_mov_rr32(b, H_R11, H_RAX);
-    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), X86_FL_ARITH & 0xff, 4);
-    jit_shift(b, JIT_SHL, H_R11, 8, false);
-    jit_shift(b, JIT_SHR, H_RAX, 11, false); /* OF */
-    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), 1, 4);
-    asm_alu_imm(b, ALU_OR, OP_REG(H_R11), 0x200, 4); /* as LAHF gives it */
-    asm_alu(b, ALU_OR, H_RAX, OP_REG(H_R11), 4);
-    asm_store(b, OP_GS(G_OFF(fl)), H_RAX, 2);
-}
-
 /* ---- the mark; RAX is lost ---- */
 
 static void load_mark(struct jit *j, struct asm_buf *b)
@@ -161,12 +146,12 @@ void jit_syscall_thunk(struct jit *j, struct asm_buf *b)
     unusual_if(&u, b, CC_NZ);
     asm_mov_rr(b, tr_reg(X86_RCX), H_RAX);
     set_level(b, 0, X86_MMU_KERNEL);
-    jit_rflags(b);
+    jit_rflags_get(b);
     asm_store(b, OP_GS(G_GPR(11)), H_RAX, 8);
     asm_load(b, H_R11, OP_GS(G_OFF(s.fmask)), 4);
     asm_insn(b, (struct opcode){.op = 0xf7}, 2, OP_REG(H_R11)); /* NOT */
     asm_alu(b, ALU_AND, H_RAX, OP_REG(H_R11), 4);
-    set_rflags(b);
+    jit_rflags_set(b);
     asm_load(b, H_RAX, OP_GS(G_OFF(s.star) + 4), 2);
     asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), -4, 4);
     set_seg(b, X86_CS, X86_FLAT_CODE64(0));
@@ -191,7 +176,7 @@ void jit_sysret_thunk(struct jit *j, struct asm_buf *b)
     set_level(b, 3, X86_MMU_USER);
     asm_load(b, H_RAX, OP_GS(G_GPR(11)), 4);
     asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), (int32_t)X86_SYSRET_FLAGS, 4);
-    set_rflags(b);
+    jit_rflags_set(b);
     asm_load(b, H_RAX, OP_GS(G_OFF(s.star) + 6), 2);
     asm_alu_imm(b, ALU_ADD, OP_REG(H_RAX), 8, 4);
     asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), 3, 4);

@@ -1,6 +1,7 @@
 /*
- * system.c - what kernels do all day: CLI, STI, PUSHF, SWAPGS, STAC, CLAC, reading of control and
- * segment registers, bases of FS and GS. In 64-bit code only; those that need CPL 0, there only.
+ * system.c - what kernels do all day: CLI, STI, PUSHF, POPF, SWAPGS, STAC, CLAC, reading of control
+ * and segment registers, bases of FS and GS. In 64-bit code only; those that need CPL 0, there
+ * only.
  */
 #include "engine/jit/tr.h"
 
@@ -48,7 +49,7 @@ static bool sti(struct tr *t)
     return true;
 }
 
-void jit_rflags(struct asm_buf *b)
+void jit_rflags_get(struct asm_buf *b)
 {
     asm_load(b, H_RAX, OP_GS(G_OFF(fl)), 1);                    /* OF */
     asm_insn(b, (struct opcode){.op = 0xc1}, 4, OP_REG(H_RAX)); /* SHL */
@@ -63,6 +64,20 @@ void jit_rflags(struct asm_buf *b)
     asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), X86_FL_R1, 4);
 }
 
+void jit_rflags_set(struct asm_buf *b)
+{
+    asm_alu_imm(b, ALU_OR, OP_REG(H_RAX), X86_FL_R1, 4);
+    asm_store(b, OP_GS(G_OFF(s.rflags)), H_RAX, 8);
+    asm_mov_rr32(b, H_R11, H_RAX);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), X86_FL_ARITH & 0xff, 4);
+    jit_shift(b, JIT_SHL, H_R11, 8, false);
+    jit_shift(b, JIT_SHR, H_RAX, 11, false); /* OF */
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), 1, 4);
+    asm_alu_imm(b, ALU_OR, OP_REG(H_R11), 0x200, 4); /* as LAHF gives it */
+    asm_alu(b, ALU_OR, H_RAX, OP_REG(H_R11), 4);
+    asm_store(b, OP_GS(G_OFF(fl)), H_RAX, 2);
+}
+
 /* SDM vol. 2, PUSHF: VM and RF are pushed as zeros. */
 static bool pushfq(struct tr *t)
 {
@@ -72,7 +87,7 @@ static bool pushfq(struct tr *t)
         return false;
     tr_need_fl(t);
     tr_clobber_ef(t);
-    jit_rflags(b);
+    jit_rflags_get(b);
     asm_store(b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
     if (!tr_stack(t, X86_RSP, -8, 8, ACC_W, &m))
         return false;
@@ -81,6 +96,40 @@ static bool pushfq(struct tr *t)
     asm_store(b, m, H_RAX, 8);
     asm_lea(b, H_R15, OP_MEM(H_R15, -8), 8);
     tr_stored(t, m, 8);
+    return true;
+}
+
+/* What POPF loads at CPL 0; RF is cleared (SDM vol. 2, POPF). */
+#define POPF_FLAGS                                                                            \
+    (X86_FL_ARITH | X86_FL_TF | X86_FL_IF | X86_FL_DF | X86_FL_IOPL | X86_FL_NT | X86_FL_AC | \
+     X86_FL_ID)
+
+/* TF, which is 0 now, and another AC, which is another mode, are left to the function: it does not
+ * come back to this translation. */
+static bool popfq(struct tr *t)
+{
+    struct asm_buf *b = &t->b;
+    struct opnd m;
+    if (t->s->zi.operand_width != 64)
+        return false;
+    tr_need_fl(t);
+    tr_clobber_ef(t);
+    if (!tr_stack(t, X86_RSP, 0, 8, ACC_R, &m))
+        return false;
+    t->leaves = true;
+    asm_load(b, H_RAX, m, 8);
+    asm_mov_rr32(b, H_R11, H_RAX);
+    asm_alu(b, ALU_XOR, H_R11, OP_GS(G_OFF(s.rflags)), 4);
+    jit_test_imm(b, OP_REG(H_R11), X86_FL_TF | X86_FL_AC);
+    tr_slow_if(t, CC_NZ);
+    asm_load(b, H_R11, OP_GS(G_OFF(s.rflags)), 4);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), (int32_t)POPF_FLAGS, 4);
+    asm_alu_imm(b, ALU_AND, OP_REG(H_R11), (int32_t) ~(POPF_FLAGS | X86_FL_RF), 4);
+    asm_alu(b, ALU_OR, H_RAX, OP_REG(H_R11), 4);
+    jit_rflags_set(b);
+    asm_lea(b, H_R15, OP_MEM(H_R15, 8), 8);
+    t->redo = NULL;
+    tr_poll(t, (t->tb->rip + t->s->i.end) & t->c->ip_mask); /* IF may be 1 now */
     return true;
 }
 
@@ -250,6 +299,8 @@ bool tr_system(struct tr *t, bool *end)
         return sti(t);
     case ZYDIS_MNEMONIC_PUSHFQ:
         return pushfq(t);
+    case ZYDIS_MNEMONIC_POPFQ:
+        return popfq(t);
     case ZYDIS_MNEMONIC_SWAPGS:
         return swapgs(t);
     case ZYDIS_MNEMONIC_STAC:

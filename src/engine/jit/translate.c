@@ -69,6 +69,7 @@ static bool is_alone(const struct jit_src *s)
     case ZYDIS_MNEMONIC_CLAC:
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_SWAPGS:
+    case ZYDIS_MNEMONIC_POPFQ:
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSRET:
         return false;
@@ -121,7 +122,8 @@ static unsigned decode_one(struct tr *t, const uint8_t *bytes, unsigned avail, u
 
 static bool stops(const struct tr *t, const struct jit_src *s)
 {
-    if (s->zi.mnemonic == ZYDIS_MNEMONIC_STI && tr_code64(t) && (t->m->bits & JIT_M_CPL0))
+    bool inside = s->zi.mnemonic == ZYDIS_MNEMONIC_STI || s->zi.mnemonic == ZYDIS_MNEMONIC_POPFQ;
+    if (inside && tr_code64(t) && (t->m->bits & JIT_M_CPL0))
         return false; /* system.c */
     return (s->i.flags & X86_IF_END) && !is_jcc(s);
 }
