@@ -25,6 +25,18 @@ static int reach(const char *ref, struct catalog *c, struct vm *vm, struct remot
     return rc;
 }
 
+/* Closes all three; tells that it is done, as JSON if that is asked for. */
+static int leave(const struct cli_args *a, struct catalog *c, struct vm *vm, struct remote *r,
+                 int rc, struct error *e)
+{
+    remote_close(r);
+    if (!rc && cli_has(a, CLI_JSON))
+        rc = cli_print_json(vms_json(vm), e);
+    vm_close(vm);
+    catalog_close(c);
+    return rc;
+}
+
 int cli_screen(const struct cli_args *a, struct error *e)
 {
     struct catalog c;
@@ -65,12 +77,7 @@ int cli_type(const struct cli_args *a, struct error *e)
             rc = remote_call(&r, "x-sosia-type", json_pack("{s:o}", "text", piece), CALL_MS, NULL,
                              e);
     }
-    remote_close(&r);
-    if (!rc && cli_has(a, CLI_JSON))
-        rc = cli_print_json(vms_json(&vm), e);
-    vm_close(&vm);
-    catalog_close(&c);
-    return rc;
+    return leave(a, &c, &vm, &r, rc, e);
 }
 
 /* "ctrl-alt-del": the keys of one chord. NULL: out of memory, or too many. */
@@ -96,10 +103,5 @@ int cli_key(const struct cli_args *a, struct error *e)
     for (int i = 1; !rc && i < a->npos; i++)
         rc = remote_call(&r, "send-key", json_pack("{s:o}", "keys", chord(a->pos[i])), CALL_MS,
                          NULL, e);
-    remote_close(&r);
-    if (!rc && cli_has(a, CLI_JSON))
-        rc = cli_print_json(vms_json(&vm), e);
-    vm_close(&vm);
-    catalog_close(&c);
-    return rc;
+    return leave(a, &c, &vm, &r, rc, e);
 }
