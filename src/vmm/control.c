@@ -259,9 +259,10 @@ static size_t object_length(const char *buf, size_t len)
     size_t depth = 0;
     bool text = false;
     for (size_t i = 0; i < len; i++) {
-        if (text) {
-            i += buf[i] == '\\';
-            text = i >= len || buf[i] != '"';
+        if (text && buf[i] == '\\') {
+            i++; /* whatever it is */
+        } else if (text) {
+            text = buf[i] != '"';
         } else if (buf[i] == '"') {
             text = true;
         } else if (buf[i] == '{') {

@@ -58,6 +58,8 @@ def greets(top, prog):
             expect(told["class"] == "GenericError" and part in told["desc"], text, told)
         q.send({"execute": "query-version", "id": {"a": [1]}})
         expect(q.answer()["id"] == {"a": [1]}, "the id is lost")
+        q.send({"execute": "query-name", "id": "a\"{b\\"})
+        expect(q.answer()["id"] == "a\"{b\\", "an id with a quotation mark, a brace and a backslash")
         q.send(b'{"execute":"query-name"}{"execute":\n"query-status"}')
         expect(q.answer()["return"] == {"name": "web"}, "two on a line")
         expect(q.answer()["return"]["status"] == "running", "one on two lines")
