@@ -92,6 +92,7 @@ void tr_call_site(struct tr *t, const uint8_t *thunk, unsigned bits)
     if (!s)
         return;
     s->off = t->s->off;
+    t->failed |= !tr_redo_site(t, s);
     s->bits = (uint8_t)(bits | (t->fpu ? JIT_SITE_FPU : 0) | (t->x87 ? JIT_SITE_X87 : 0));
 }
 

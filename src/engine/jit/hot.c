@@ -3,7 +3,7 @@
  *
  * Each translation made for size counts how often it is entered, in one of the counters of
  * cpu->jit_heat. When its counter runs out, it is replaced by one made for speed, if that took a
- * short time; else all counters start again. So a loop is hot after some thousand rounds, but not a
+ * short time; else all counters start again. So a loop is hot after a thousand rounds, but not a
  * function that is called now and then for an hour.
  */
 #define _GNU_SOURCE

@@ -25,7 +25,7 @@
 /* Decoded blocks are needed only for instructions that are stepped over. */
 #define DECODED_BYTES (MIB / 4)
 #define JMP_REL32     0xe9
-#define HEAT          5000
+#define HEAT          1000
 
 static bool set_gs(const void *base)
 {

@@ -87,6 +87,7 @@ struct jit_site {
     uint16_t back; /* where to go on, likewise; 0: it leaves the translation */
     uint16_t off;  /* of the guest instruction */
     uint8_t bits;  /* JIT_SITE_* */
+    uint8_t redo;  /* what makes the flags: 1 and up in the translation's jit_redo; 0: in cpu->fl */
     uint32_t insn; /* offset of its jit_insn, or a group's jit_tb; 0: it has none yet */
 };
 #define JIT_SITE_EF    0x01u /* where it goes on, the flags are in EFLAGS, too */
@@ -94,6 +95,15 @@ struct jit_site {
 #define JIT_SITE_X87   0x04u /* the x87 state is live */
 #define JIT_SITE_GROUP 0x08u /* a group's check: group.c */
 #define JIT_SITE_LEFT  0x80u /* (jit_resume) the host's calls are to be forgotten */
+
+/* How flags are made again: redo.c. Registers are as they are behind the instruction. */
+enum jit_redo_kind { JIT_REDO_CMP, JIT_REDO_TEST, JIT_REDO_ADD, JIT_REDO_SUB };
+struct jit_redo {
+    uint8_t kind;     /* enum jit_redo_kind */
+    uint8_t dst, src; /* guest registers; src 0xff: imm */
+    uint8_t size;     /* bytes */
+    int32_t imm;
+};
 
 /* A direct jump to another translation, or to the stub that looks for it. */
 struct jit_link {
@@ -120,6 +130,7 @@ struct jit_tb {
     bool hot;           /* made for speed; else for size: hot.c */
     uint16_t nsites;
     struct jit_site *site;
+    struct jit_redo *redo;
     uint64_t roff2;
     uint16_t len, count;             /* guest bytes, instructions */
     const uint8_t *start;            /* host code; executable, as the next ones */
@@ -166,8 +177,9 @@ struct jit_thunks {
     /* Called; RAX: tag, R11: offset of the TLB set; for reading, writing. ZF: R11 is the addend. */
     const uint8_t *ways[2][X86_NMMU];
     /* Called; RAX: address; by the size's logarithm. R11: host address. Through `slow` if it cannot
-     * be had. Flags must be in cpu->fl, from here on until `call_abs`. */
-    const uint8_t *check[2][X86_NMMU][6];
+     * be had. Flags must be in cpu->fl, or the site must know, from here on until `call_abs`.
+     * H_HELD is lost in the first. */
+    const uint8_t *check[2][X86_NMMU][6], *check_held[2][X86_NMMU][6];
     const uint8_t *check_range[2][X86_NMMU]; /* the same for RAX to R11; H_HELD: addend */
     const uint8_t *slow;                     /* jumped to, behind a site's call: jit_c_slow() */
     const uint8_t *hot;                      /* called by a site: jit_c_hot() */
@@ -350,6 +362,10 @@ void jit_jump_place(struct asm_buf *b);
 uint8_t *jit_jump_match(struct asm_buf *b, int32_t key);
 /* The host address in that entry. */
 struct opnd jit_jump_host(void);
+
+/* ---- redo.c ---- */
+/* The flags, as in struct x86_cpu, `fl`; all registers are in there. */
+uint16_t jit_redo_flags(const struct x86_cpu *c, const struct jit_redo *r);
 
 /* ---- site.c ---- */
 #define JIT_TB_LEAST 32u /* bytes of host code */

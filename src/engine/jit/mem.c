@@ -166,7 +166,11 @@ static bool check_small(struct tr *t, unsigned from, unsigned size, unsigned acc
     if (from != H_RAX)
         asm_mov_rr(&t->b, H_RAX, from);
     unsigned log = (unsigned)__builtin_ctz(size);
-    tr_call_site(t, t->j->thunk.check[!!(acc & ACC_W)][mmu_of(t)][log], 0);
+    bool write = acc & ACC_W;
+    tr_call_site(t,
+                 t->held.active ? t->j->thunk.check_held[write][mmu_of(t)][log]
+                                : t->j->thunk.check[write][mmu_of(t)][log],
+                 0);
     *m = OP_MEM(H_R11, 0);
     return true;
 }

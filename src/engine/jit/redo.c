@@ -2,23 +2,14 @@
  * redo.c - where the guest's flags are, and how they are made again.
  *
  * Code that checks memory loses EFLAGS, and may fault, so that the flags would have to be in
- * cpu->fl whenever it follows a comparison: that is, nearly always. Instead, translations made for
- * speed leave them nowhere at all as long as the instruction that made them can be executed again
- * (t->redo): where they are read, or in the cold piece that needs them in their home.
+ * cpu->fl whenever it follows a comparison: that is, nearly always. Instead they are left nowhere at
+ * all as long as the instruction that made them can be executed again (t->redo): where they are
+ * read; in the cold piece that needs them in their home; or, where a thunk that is called may leave,
+ * in C, by what its site knows (struct jit_redo).
  */
 #include "engine/jit/tr.h"
 
 #define NO_REG 0xffu
-
-/* How to make the flags again; both registers are as they were behind the instruction. */
-struct again {
-    bool test;         /* TEST, else: */
-    enum asm_alu op;   /* on dst */
-    int undo;          /* an operation on dst that has to precede it; -1: none */
-    unsigned dst, src; /* guest registers; src NO_REG: imm */
-    unsigned size;
-    int32_t imm;
-};
 
 /* A general register other than AH, CH, DH and BH. */
 static bool whole(const ZydisDecodedOperand *o, unsigned *guest)
@@ -32,39 +23,43 @@ static bool whole(const ZydisDecodedOperand *o, unsigned *guest)
     return ZydisRegisterGetClass(wide) == ZYDIS_REGCLASS_GPR64;
 }
 
-static bool source(struct again *a, const ZydisDecodedOperand *o)
+static bool source(struct jit_redo *a, const ZydisDecodedOperand *o)
 {
+    unsigned src;
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         a->imm = (int32_t)o->imm.value.s;
         return true;
     }
-    return whole(o, &a->src) && (tr_reg(a->src) != H_NONE || tr_reg(a->dst) != H_NONE);
+    if (!whole(o, &src) || (tr_reg(src) == H_NONE && tr_reg(a->dst) == H_NONE))
+        return false;
+    a->src = (uint8_t)src;
+    return true;
 }
 
-static bool plan(const struct jit_src *s, struct again *a)
+static bool plan(const struct jit_src *s, struct jit_redo *a)
 {
-    *a = (struct again){.undo = -1, .src = NO_REG, .size = s->op[0].size / 8u};
-    if (!whole(&s->op[0], &a->dst))
+    unsigned dst;
+    if (!whole(&s->op[0], &dst))
         return false;
+    *a =
+        (struct jit_redo){.dst = (uint8_t)dst, .src = NO_REG, .size = (uint8_t)(s->op[0].size / 8)};
     switch (s->zi.mnemonic) {
     case ZYDIS_MNEMONIC_AND:
     case ZYDIS_MNEMONIC_OR:
     case ZYDIS_MNEMONIC_XOR: /* what they leave of the result, a comparison with 0 does, too */
-        a->op = ALU_CMP;
+        a->kind = JIT_REDO_CMP;
         return true;
     case ZYDIS_MNEMONIC_CMP:
-        a->op = ALU_CMP;
+        a->kind = JIT_REDO_CMP;
         return source(a, &s->op[1]);
     case ZYDIS_MNEMONIC_TEST:
-        a->test = true;
+        a->kind = JIT_REDO_TEST;
         return source(a, &s->op[1]);
     case ZYDIS_MNEMONIC_ADD:
-        a->op = ALU_ADD;
-        a->undo = ALU_SUB;
+        a->kind = JIT_REDO_ADD;
         return source(a, &s->op[1]) && a->src != a->dst;
     case ZYDIS_MNEMONIC_SUB:
-        a->op = ALU_SUB;
-        a->undo = ALU_ADD;
+        a->kind = JIT_REDO_SUB;
         return source(a, &s->op[1]) && a->src != a->dst;
     default:
         return false;
@@ -76,7 +71,7 @@ static struct opnd home(unsigned guest)
     return tr_reg(guest) == H_NONE ? OP_GS(G_GPR(guest)) : OP_REG((uint8_t)tr_reg(guest));
 }
 
-static void operate(struct tr *t, const struct again *a, enum asm_alu op)
+static void operate(struct tr *t, const struct jit_redo *a, enum asm_alu op)
 {
     struct opcode o = {.op = a->size > 1,
                        .prefix = a->size == 2 ? 0x66 : 0,
@@ -84,32 +79,81 @@ static void operate(struct tr *t, const struct again *a, enum asm_alu op)
                        .byte_reg = a->size == 1,
                        .byte_rm = a->size == 1};
     bool dst = a->src == NO_REG || tr_reg(a->src) == H_NONE; /* that is the field `reg` */
-    if (a->src == NO_REG && !a->test) {
+    if (a->src == NO_REG && !(a->kind == JIT_REDO_TEST)) {
         asm_alu_imm(&t->b, op, home(a->dst), a->imm, a->size);
     } else if (a->src == NO_REG) {
         o.op |= 0xf6;
         asm_insn(&t->b, o, 0, home(a->dst));
         asm_bytes(&t->b, &a->imm, a->size < 4 ? a->size : 4);
     } else {
-        o.op |= (uint8_t)(a->test ? 0x84 : op << 3 | (dst ? 2 : 0));
+        o.op |= (uint8_t)((a->kind == JIT_REDO_TEST) ? 0x84 : op << 3 | (dst ? 2 : 0));
         asm_insn(&t->b, o, tr_reg(dst ? a->dst : a->src), home(dst ? a->src : a->dst));
     }
 }
 
 void tr_redo(struct tr *t, const struct jit_src *s)
 {
-    struct again a;
+    struct jit_redo a;
     if (!plan(s, &a))
-        return; /* cannot be: t->redo */
-    if (a.undo >= 0)
-        operate(t, &a, (enum asm_alu)a.undo);
-    operate(t, &a, a.op);
+        return;                                           /* cannot be: t->redo */
+    if (a.kind == JIT_REDO_ADD || a.kind == JIT_REDO_SUB) /* undone first */
+        operate(t, &a, a.kind == JIT_REDO_ADD ? ALU_SUB : ALU_ADD);
+    operate(t, &a, a.kind == JIT_REDO_ADD ? ALU_ADD : a.kind == JIT_REDO_SUB ? ALU_SUB : ALU_CMP);
 }
 
 static bool breaks(const struct jit_src *s, const struct jit_src *redo)
 {
-    struct again a;
+    struct jit_redo a;
     return !plan(redo, &a) || tr_writes(s, a.dst) || (a.src != NO_REG && tr_writes(s, a.src));
+}
+
+/* ---- without host code ---- */
+
+/* As LAHF and SETO give them: struct x86_cpu, fl. */
+#define FLAGS_OF(insn, a, b)                        \
+    ({                                              \
+        uint64_t d_ = (a);                          \
+        uint16_t f_;                                \
+        __asm__(insn " %2, %0\n\tlahf\n\tseto %%al" \
+                : "+r"(d_), "=&a"(f_)               \
+                : "r"((uint64_t)(b))                \
+                : "cc");                            \
+        f_;                                         \
+    })
+
+static uint16_t flags64(enum jit_redo_kind kind, uint64_t a, uint64_t b)
+{
+    return kind == JIT_REDO_ADD    ? FLAGS_OF("add", a, b)
+           : kind == JIT_REDO_TEST ? FLAGS_OF("and", a, b)
+                                   : FLAGS_OF("sub", a, b);
+}
+
+uint16_t jit_redo_flags(const struct x86_cpu *c, const struct jit_redo *r)
+{
+    const uint16_t low = X86_FL_PF << 8 | X86_FL_AF << 8; /* of the result's low bits */
+    enum jit_redo_kind kind = r->kind;
+    uint64_t a = c->s.gpr[r->dst], b = r->src == NO_REG ? (uint64_t)r->imm : c->s.gpr[r->src];
+    if (kind == JIT_REDO_ADD)
+        a -= b;
+    else if (kind == JIT_REDO_SUB)
+        a += b;
+    unsigned up = 64 - 8u * r->size; /* the others depend on the result's high bits */
+    return (uint16_t)((flags64(kind, a << up, b << up) & ~low) | (flags64(kind, a, b) & low));
+}
+
+/* The site needs them in cpu->fl. False: it cannot tell how. */
+bool tr_redo_site(struct tr *t, struct jit_site *s)
+{
+    if (t->fl || !t->redo)
+        return true;
+    if (!t->nredo || t->redo != t->redo_last) {
+        if (!plan(t->redo, &t->redos[t->nredo]))
+            return false;
+        t->redo_last = t->redo;
+        t->nredo++;
+    }
+    s->redo = (uint8_t)t->nredo;
+    return true;
 }
 
 /* ---- where they are ---- */
@@ -154,7 +198,7 @@ static bool die_soon(const struct tr *t)
 
 void tr_free_ef(struct tr *t)
 {
-    if (!t->fl && (!t->redo || t->small || !die_soon(t)))
+    if (!t->fl && (!t->redo || !die_soon(t)))
         tr_need_fl(t);
     t->ef = false;
 }
@@ -178,7 +222,7 @@ void tr_flags_begin(struct tr *t)
 
 void tr_flags_end(struct tr *t)
 {
-    struct again a;
+    struct jit_redo a;
     if (t->redo_ends)
         t->redo = NULL;
     t->redo_ends = false;

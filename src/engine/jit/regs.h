@@ -2,9 +2,9 @@
  * regs.h - where guest registers are while translated code runs.
  *
  * RAX and R11 of the host are scratch: RAX because LAHF, SAHF and SETO work there, R11 to address
- * with. R14 is H_HELD (group.c), or holds an address while no group is held. What that displaces goes
- * elsewhere: guest RAX to R10, guest RSP to R15. The four guest registers that compilers use least
- * are in memory.
+ * with. R14 is H_HELD (group.c), or holds an address while no group is held. What that displaces
+ * goes elsewhere: guest RAX to R10, guest RSP to R15. The four guest registers that compilers use
+ * least are in memory.
  */
 #ifndef SOSIA_ENGINE_JIT_REGS_H
 #define SOSIA_ENGINE_JIT_REGS_H

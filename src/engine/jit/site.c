@@ -116,6 +116,8 @@ const uint8_t *jit_c_slow(struct x86_cpu *c, const uint8_t *ret)
     struct jit_tb *tb = find(c->jit, ret);
     struct jit_site *s = site_at(tb, ret);
     uint64_t rip = rip_of(c, tb, s);
+    if (s->redo)
+        c->fl = jit_redo_flags(c, &tb->redo[s->redo - 1]);
     if (s->bits & JIT_SITE_GROUP)
         return single(c, tb, s, rip);
     c->jit_resume = JIT_SITE_LEFT;

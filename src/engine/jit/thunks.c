@@ -446,7 +446,8 @@ static void slow_if_none(struct maker *m)
     asm_jcc(&m->b, CC_NZ, jit_rw(m->j, m->j->thunk.slow));
 }
 
-static void check(struct maker *m, bool write, enum x86_mmu mmu, unsigned size)
+/* H_HELD is in use: RAX is saved. */
+static void check_held(struct maker *m, bool write, enum x86_mmu mmu, unsigned size)
 {
     struct asm_buf *b = &m->b;
     asm_u8(b, 0x50); /* PUSH RAX */
@@ -467,6 +468,32 @@ static void check(struct maker *m, bool write, enum x86_mmu mmu, unsigned size)
     asm_u8(b, 0xc3);
 }
 
+/* Calls the `ways` with the stack as they want it. RAX: tag; R11 as for them. */
+static void try_ways(struct maker *m, bool write, enum x86_mmu mmu)
+{
+    asm_lea(&m->b, H_RSP, OP_MEM(H_RSP, -8), 8);
+    asm_call(&m->b, jit_rw(m->j, m->j->thunk.ways[write][mmu]));
+    asm_lea(&m->b, H_RSP, OP_MEM(H_RSP, 8), 8);
+    slow_if_none(m);
+}
+
+static void check(struct maker *m, bool write, enum x86_mmu mmu, unsigned size)
+{
+    struct asm_buf *b = &m->b;
+    jit_tlb_offset(b, m->j->bmi2, H_R11, H_RAX);
+    asm_lea(b, H_HELD, OP_MEM(H_RAX, (int32_t)size - 1), 8);
+    jit_tlb_compare(b, mmu, write, H_HELD, H_R11);
+    uint8_t *miss = asm_jcc(b, CC_NZ, NULL);
+    asm_alu(b, ALU_ADD, H_RAX, OP_GSR(H_R11, JIT_TLB_OFF(mmu, 0, addend)), 8);
+    asm_mov_rr(b, H_R11, H_RAX);
+    asm_u8(b, 0xc3);
+    asm_patch(miss, b->p);
+    asm_insn(b, (struct opcode){.op = 0x87, .w = true}, H_RAX, OP_REG(H_HELD)); /* XCHG */
+    try_ways(m, write, mmu);
+    asm_lea(b, H_R11, OP_SIB(H_R11, H_HELD, 0, 0), 8);
+    asm_u8(b, 0xc3);
+}
+
 static void check_range(struct maker *m, bool write, enum x86_mmu mmu)
 {
     struct asm_buf *b = &m->b;
@@ -477,10 +504,7 @@ static void check_range(struct maker *m, bool write, enum x86_mmu mmu)
     asm_u8(b, 0xc3);
     asm_patch(miss, b->p);
     asm_insn(b, (struct opcode){.op = 0x87, .w = true}, H_RAX, OP_REG(H_R11)); /* XCHG */
-    asm_lea(b, H_RSP, OP_MEM(H_RSP, -8), 8);
-    asm_call(b, jit_rw(m->j, m->j->thunk.ways[write][mmu]));
-    asm_lea(b, H_RSP, OP_MEM(H_RSP, 8), 8);
-    slow_if_none(m);
+    try_ways(m, write, mmu);
     asm_mov_rr(b, H_HELD, H_R11);
     asm_u8(b, 0xc3);
 }
@@ -542,6 +566,8 @@ static void make_checks(struct maker *m)
             for (unsigned log = 0; log < ARRAY_LEN(t->check[0][0]); log++) {
                 t->check[write][mmu][log] = at(m);
                 check(m, write, mmu, 1u << log);
+                t->check_held[write][mmu][log] = at(m);
+                check_held(m, write, mmu, 1u << log);
             }
         }
 }

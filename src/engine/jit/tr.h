@@ -86,7 +86,9 @@ struct tr {
     uint8_t want[JIT_TB_INSNS];   /* enum want: where the flags are at such a label */
     unsigned poll_behind;         /* the instruction behind STI; 0: none */
     struct held held;             /* in H_HELD */
-    unsigned nsites;
+    unsigned nsites, nredo;
+    const struct jit_src *redo_last; /* that the last one of `redos` was made of */
+    struct jit_redo redos[JIT_TB_INSNS];
     struct jit_site site[SITE_MAX];
     unsigned ncold;
     struct cold cold[COLD_MAX];
@@ -114,6 +116,8 @@ void tr_free_ef(struct tr *t);
 void tr_need_ef(struct tr *t);
 /* An instruction has written all it writes, to EFLAGS. */
 void tr_flags_written(struct tr *t);
+/* Lets the site know how to make cpu->fl valid. False: it cannot be. */
+bool tr_redo_site(struct tr *t, struct jit_site *s);
 /* Makes EFLAGS valid as `s` did. */
 void tr_redo(struct tr *t, const struct jit_src *s);
 /* Around each instruction. */

@@ -349,19 +349,14 @@ static bool write_insn(struct tr *t, unsigned n)
     return end;
 }
 
-static void keep_sites(struct tr *t)
+/* A copy that lives as long as the translation. */
+static void *keep(struct tr *t, const void *p, size_t len)
 {
-    size_t len = t->nsites * sizeof *t->site;
-    struct jit_site *s = len ? jit_data_alloc(t->j, len) : NULL;
-    if (!len)
-        return;
-    if (!s) {
-        t->failed = true;
-        return;
-    }
-    memcpy(s, t->site, len);
-    t->tb->site = s;
-    t->tb->nsites = (uint16_t)t->nsites;
+    void *to = len ? jit_data_alloc(t->j, len) : NULL;
+    if (to)
+        memcpy(to, p, len);
+    t->failed |= len && !to;
+    return to;
 }
 
 static void write_code(struct tr *t)
@@ -382,7 +377,9 @@ static void write_code(struct tr *t)
     if (!end)
         tr_goto(t, (tb->rip + tb->len) & t->c->ip_mask, tb->rip);
     tr_cold_emit(t);
-    keep_sites(t);
+    tb->site = keep(t, t->site, t->nsites * sizeof *t->site);
+    tb->nsites = (uint16_t)t->nsites;
+    tb->redo = keep(t, t->redos, t->nredo * sizeof *t->redos);
 }
 
 int jit_translator_create(struct jit *j, struct error *e)
@@ -407,7 +404,7 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     if (!tb)
         return NULL;
     struct tr *t = j->tr;
-    memset(t, 0, offsetof(struct tr, site));
+    memset(t, 0, offsetof(struct tr, redos));
     t->ncold = 0;
     t->j = j;
     t->c = c;
