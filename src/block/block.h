@@ -58,7 +58,7 @@ struct blk {
     void *ctx;
 };
 
-enum blk_batch { BLK_PLUG, BLK_UNPLUG, BLK_BEGIN, BLK_END };
+enum blk_batch { BLK_PLUG, BLK_UNPLUG, BLK_BEGIN, BLK_END, BLK_END_LAZY };
 
 struct blk_driver {
     const char *name;
@@ -103,6 +103,13 @@ static inline void blk_begin(struct blk *b)
 static inline void blk_end(struct blk *b)
 {
     blk_batch(b, BLK_END);
+}
+
+/* The same, but what a thread has to be woken for may wait until blk_unplug(), or for as long as
+ * nobody waits for it. */
+static inline void blk_end_lazy(struct blk *b)
+{
+    blk_batch(b, BLK_END_LAZY);
 }
 
 /* Changes the size of the disk and tells the device (`resized`). Blocks; lock not held. */

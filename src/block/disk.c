@@ -120,12 +120,15 @@ static void disk_batch(struct blk *b, enum blk_batch what)
     d->copied = 0;
     if (!d->plugged && d->ring)
         disk_fast_submit(d);
-    if (what == BLK_END && !d->ending) {
+    if ((what == BLK_END || what == BLK_END_LAZY) && !d->ending) {
         ready = d->ready;
         d->ready = (struct req_list){0};
         d->ending = ready.head != NULL;
     }
-    disk_unlock(d);
+    if (what == BLK_END_LAZY && !d->waiting)
+        pthread_mutex_unlock(&d->lock);
+    else
+        disk_unlock(d);
     if (!ready.head)
         return;
     finish_locked(d, &ready);
@@ -134,13 +137,26 @@ static void disk_batch(struct blk *b, enum blk_batch what)
     pthread_mutex_unlock(&d->lock);
 }
 
+/* Waits until only that many are in flight, which may change meanwhile. With `lock` held. */
+static void wait_drained(struct disk *d, const unsigned *but)
+{
+    d->waiting++;
+    while (d->inflight > *but) {
+        if (d->signal) /* blk_end_lazy() left it */
+            pthread_cond_signal(&d->wake);
+        d->signal = false;
+        pthread_cond_wait(&d->drained, &d->lock);
+    }
+    d->waiting--;
+}
+
 static void disk_drain(struct blk *b)
 {
+    static const unsigned none = 0;
     struct disk *d = disk_of(b);
     node_hurry(d->top, true);
     pthread_mutex_lock(&d->lock);
-    while (d->inflight)
-        pthread_cond_wait(&d->drained, &d->lock);
+    wait_drained(d, &none);
     pthread_mutex_unlock(&d->lock);
     node_hurry(d->top, false);
 }
@@ -152,8 +168,7 @@ static void hold(struct disk *d)
     while (d->hold)
         pthread_cond_wait(&d->drained, &d->lock);
     d->hold = true;
-    while (d->inflight > d->nheld)
-        pthread_cond_wait(&d->drained, &d->lock);
+    wait_drained(d, &d->nheld);
     pthread_mutex_unlock(&d->lock);
 }
 

@@ -55,6 +55,7 @@ struct disk {
     uint64_t seq;
     unsigned inflight;      /* submitted, `done` has not returned */
     pthread_cond_t drained; /* `inflight` is 0, or all of it held */
+    unsigned waiting;       /* threads, for that */
     unsigned nheld;
     bool hold; /* the size is being changed: nothing is let to the gate */
     struct req_list held;
@@ -128,7 +129,8 @@ void disk_fast_submit(struct disk *d);
 void disk_fast_done(void *disk, const struct uring_event *ev, unsigned n);
 
 /* disk_slow.c. Gives `lock` up; only then is a worker woken, which would have to wait for it. While
- * requests are collected none is. */
+ * requests are collected none is, and after blk_end_lazy() the next one who gives `lock` up does
+ * it. */
 void disk_unlock(struct disk *d);
 /* With `lock` held. A `note.result` that is set already is reported, no more. */
 void disk_slow(struct disk *d, struct blk_req *req);

@@ -10,18 +10,13 @@
 #define WAIT_MOST 512
 
 /* Ends a try. */
-static void judge(struct coalesce *c, bool worth)
+static void end(struct coalesce *c, bool worth)
 {
     c->wait = worth ? WAIT : (unsigned)min_u64(2ull * c->wait, WAIT_MOST);
     c->left = worth ? 0 : c->wait;
     c->held = 0;
     timer_disarm(c->tq, &c->timer);
-}
-
-void coalesce_tell(struct coalesce *c)
-{
-    if (c->held)
-        judge(c, c->held >= WORTH);
+    blk_unplug(c->blk);
     virtio_signal(c->v, c->q);
 }
 
@@ -31,33 +26,38 @@ static void on_timer(void *arg)
 {
     struct coalesce *c = arg;
     bool late = vclock_now(c->tq->clock) >= c->timer.deadline;
-    judge(c, c->held >= WORTH && !late);
-    virtio_signal(c->v, c->q);
+    end(c, c->held >= WORTH && !late);
 }
 
-void coalesce_add(struct coalesce *c)
+void coalesce_add(struct coalesce *c, unsigned n, bool hold, bool done)
 {
-    if (!c->tq || c->left > 0) {
-        c->left -= c->left > 0;
-        virtio_signal(c->v, c->q);
+    if (hold && n > 0) {
+        if (c->held == 0)
+            timer_arm_lazy(c->tq, &c->timer, vclock_now(c->tq->clock) + HOLD_NS);
+        c->held += n;
+        if (c->held >= MOST)
+            end(c, true);
         return;
     }
-    if (c->held++ == 0)
-        timer_arm_lazy(c->tq, &c->timer, vclock_now(c->tq->clock) + HOLD_NS);
-    if (c->held == MOST)
-        coalesce_tell(c);
+    if (c->held > 0) /* something urgent */
+        end(c, c->held >= WORTH);
+    else if (done)
+        virtio_signal(c->v, c->q);
+    c->left -= (unsigned)min_u64(c->left, n);
 }
 
 void coalesce_stop(struct coalesce *c)
 {
+    if (c->held > 0)
+        blk_unplug(c->blk);
     c->held = 0;
     if (c->tq)
         timer_disarm(c->tq, &c->timer);
 }
 
-int coalesce_init(struct coalesce *c, struct virtio_dev *v, unsigned q, struct timerq *tq,
-                  struct error *e)
+int coalesce_init(struct coalesce *c, struct virtio_dev *v, unsigned q, struct blk *blk,
+                  struct timerq *tq, struct error *e)
 {
-    *c = (struct coalesce){.v = v, .tq = tq, .q = q, .wait = WAIT, .left = WAIT};
+    *c = (struct coalesce){.v = v, .blk = blk, .tq = tq, .q = q, .wait = WAIT, .left = WAIT};
     return tq ? timer_init(tq, &c->timer, on_timer, c, e) : 0;
 }

@@ -116,6 +116,15 @@ static uint8_t status_of(int result)
     return result == 0 ? S_OK : result == -ENOTSUP ? S_UNSUPP : S_IOERR;
 }
 
+/* Something is in the used ring. */
+static void tell(struct virtio_blk *d, unsigned q)
+{
+    if (d->kick.on)
+        d->kick.done++;
+    else
+        virtio_signal(&d->v, q);
+}
+
 static void io_done(struct blk_req *io, int result)
 {
     struct vblk_req *r = io->arg;
@@ -125,10 +134,7 @@ static void io_done(struct blk_req *io, int result)
             dma_wrote(d->v.mem, r->data[i].iov_base, r->data[i].iov_len);
     unsigned q = r->q;
     finish(r, status_of(result));
-    if (d->kicked)
-        coalesce_add(&d->queue[q].irq);
-    else
-        coalesce_tell(&d->queue[q].irq);
+    tell(d, q);
     if (d->queue[q].starved)
         pump(d, q);
 }
@@ -197,6 +203,7 @@ static void submit(struct vblk_req *r, enum blk_op op, uint64_t sector, uint64_t
                          .no_unmap = op == BLK_WRITE_ZEROES && r->no_unmap,
                          .done = io_done,
                          .arg = r};
+    r->d->kick.urgent |= (op != BLK_READ && op != BLK_WRITE) || r->io.fua;
     blk_submit(r->d->blk, &r->io);
 }
 
@@ -314,16 +321,20 @@ static void pump(struct virtio_blk *d, unsigned q)
             if (!virtio_pop(&d->v, q, &r->chain))
                 break;
             vq->free = r->next_free;
+            d->kick.begun++;
             finished |= start(d, r);
             full = !vq->free;
         }
-        blk_end(d->blk);
+        if (d->kick.on && d->kick.hold && !d->kick.urgent)
+            blk_end_lazy(d->blk);
+        else
+            blk_end(d->blk);
     }
     vq->starved = !vq->free;
     if (!left && !vq->starved)
         vring_rearm(&d->v.queue[q].ring);
     if (finished)
-        coalesce_tell(&vq->irq);
+        tell(d, q);
 }
 
 /* ---- the device ---- */
@@ -390,9 +401,14 @@ static void config_write(struct virtio_dev *v, unsigned off, const uint8_t *buf,
 static void kick(struct virtio_dev *v, unsigned q)
 {
     struct virtio_blk *d = blk_of(v);
-    d->kicked = true;
+    struct coalesce *c = &d->queue[q].irq;
+    d->kick.on = true;
+    d->kick.hold = coalesce_holds(c);
+    d->kick.urgent = false;
+    d->kick.begun = d->kick.done = 0;
     pump(d, q);
-    d->kicked = false;
+    d->kick.on = false;
+    coalesce_add(c, d->kick.begun, d->kick.hold && !d->kick.urgent, d->kick.done > 0);
 }
 
 static void queue_stop(struct virtio_dev *v, unsigned q)
@@ -440,7 +456,7 @@ int virtio_blk_init(struct virtio_blk *d, struct space *mem, const struct virtio
     if (!d->pool)
         return error_set(e, ERR_NOMEM, "virtio-blk: out of memory");
     for (unsigned q = 0; q < cfg->queues; q++) {
-        int rc = coalesce_init(&d->queue[q].irq, &d->v, q, cfg->timers, e);
+        int rc = coalesce_init(&d->queue[q].irq, &d->v, q, d->blk, cfg->timers, e);
         if (rc) {
             virtio_blk_fini(d);
             return rc;
@@ -470,7 +486,7 @@ static const struct field fields[] = {
     FIELD_NONE(struct virtio_blk, id),
     FIELD(struct virtio_blk, block_size, .same = true),
     FIELD(struct virtio_blk, write_back),
-    FIELD_NONE(struct virtio_blk, kicked),
+    FIELD_NONE(struct virtio_blk, kick),
     FIELD_NONE(struct virtio_blk, pool),
     /* No request is in flight when the state is saved, no interrupt held back. */
     FIELD_NONE(struct virtio_blk, queue),

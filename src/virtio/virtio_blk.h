@@ -30,8 +30,11 @@ struct virtio_blk {
     struct blk *blk;
     char id[VIRTIO_BLK_ID_LEN]; /* serial number; not terminated if it fills the field */
     uint32_t block_size;
-    bool write_back;       /* configuration field `writeback`: the driver's choice */
-    bool kicked;           /* in kick(): what ends is done at once */
+    bool write_back; /* configuration field `writeback`: the driver's choice */
+    struct {         /* the notification that is being dealt with */
+        bool on, hold, urgent;
+        unsigned begun, done; /* requests; `done`: at once */
+    } kick;
     struct vblk_req *pool; /* bounds the requests in flight */
     struct vblk_queue queue[VIRTIO_BLK_MAX_QUEUES];
     struct blk_req sync; /* what was cached when write_back ended */

@@ -54,6 +54,7 @@ static void fake_batch(struct blk *b, enum blk_batch what);
 static const struct blk_driver fake_driver = {
     .name = "fake", .submit = fake_submit, .close = fake_close, .batch = fake_batch};
 static bool at_once; /* requests end in blk_end() */
+static unsigned ends, lazy_ends, unplugs;
 static struct blk fake = {.drv = &fake_driver, .size = DISK};
 
 /* Carries out and completes the request that waits at position i. */
@@ -77,7 +78,10 @@ static void complete(unsigned i, int result)
 
 static void fake_batch(struct blk *b, enum blk_batch what)
 {
-    while (what == BLK_END && at_once && npending)
+    ends += what == BLK_END;
+    lazy_ends += what == BLK_END_LAZY;
+    unplugs += what == BLK_UNPLUG;
+    while ((what == BLK_END || what == BLK_END_LAZY) && at_once && npending)
         complete(0, 0);
 }
 
@@ -705,13 +709,64 @@ static void interrupts_of_what_is_done_at_once(void **state)
     /* What was not done at once tells all. */
     assert_int_equal(interrupts_of(1), 0);
     at_once = false;
+    before = irqs;
     request(T_IN, 0, DATA, 512, true);
-    assert_false(timerq_has_lazy(&timers));
+    assert_int_equal(irqs, before + 1);
     at_once = true;
+    timerq_idle(&timers);
     assert_int_equal(interrupts_of(64), 64);
     assert_int_equal(interrupts_of(1), 0);
     virtio_set_status(&dev.v, 0); /* the queue ends */
     assert_false(timerq_has_lazy(&timers));
+}
+
+/* Writes that the disk's thread has to be woken for. */
+static void begin_writes(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        add(i, T_OUT, i, DATA, 512, false);
+        virtio_kick(&dev.v, 0);
+    }
+}
+
+static void end_writes(void)
+{
+    uint32_t head, used;
+    while (npending)
+        complete(0, 0);
+    while (drv_take(&drv, &head, &used))
+        continue;
+}
+
+static void wake_ups_for_what_is_not(void **state)
+{
+    start_driver(BASE | F_FLUSH);
+    for (unsigned i = 0; i < 4; i++) {
+        begin_writes(8);
+        end_writes();
+    }
+    ends = lazy_ends = unplugs = 0;
+    begin_writes(7);
+    assert_int_equal(lazy_ends, 7);
+    assert_int_equal(unplugs, 0);
+    begin_writes(1);
+    assert_int_equal(unplugs, 1);
+    end_writes();
+    begin_writes(5); /* and then the vCPU has nothing else to do */
+    timerq_idle(&timers);
+    assert_int_equal(unplugs, 2);
+    end_writes();
+    begin_writes(6);
+    assert_int_equal(ends, 0);
+    add(6, T_FLUSH, 0, 0, 0, false); /* the driver waits for it */
+    virtio_kick(&dev.v, 0);
+    assert_int_equal(ends, 1);
+    assert_int_equal(unplugs, 3);
+    end_writes();
+    begin_writes(2);
+    virtio_set_status(&dev.v, 0); /* what is put off is in flight: the reset waits for it */
+    assert_int_equal(unplugs, 4);
+    end_writes();
 }
 
 int main(void)
@@ -719,6 +774,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(interrupts_of_what_is_done_at_once),
+        T(wake_ups_for_what_is_not),
         T(configuration),
         T(reads_and_writes),
         T(without_flush_a_write_is_durable),
