@@ -91,7 +91,7 @@ static void wake(struct remote *r)
 {
     const uint64_t one = 1;
     if (pthread_equal(pthread_self(), r->thread))
-        return; /* it looks at the queues before it waits */
+        return;                              /* it looks at the queues before it waits */
     (void)!write(r->wake, &one, sizeof one); /* it cannot be full: it is read before the queues */
 }
 
