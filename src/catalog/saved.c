@@ -184,12 +184,15 @@ static int check(void *ctx, const struct medium *m, struct error *e)
                      m->name, m->path, c->vm->name, c->vm->name);
 }
 
-int vm_saved_check_disks(const struct vm *vm, const struct spec *s, struct error *e)
+int vm_saved_check(const struct vm *vm, const struct spec *s, struct error *e)
 {
     struct vm_status status;
+    int rc = vm_saved_check_machine(vm, s, e);
+    if (rc)
+        return rc;
     json_t *saved = vm_status_saved(vm, &status);
     const struct checking c = {vm, json_object_get(saved, "files")};
-    int rc = status.run == VM_SUSPENDED ? each_medium(s, check, (void *)(uintptr_t)&c, e) : 0;
+    rc = status.run == VM_SUSPENDED ? each_medium(s, check, (void *)(uintptr_t)&c, e) : 0;
     json_decref(saved);
     return rc;
 }

@@ -18,9 +18,9 @@
  */
 json_t *vm_saved_note(const struct spec *s);
 
-/* Whether a suspended VM fits a spec, and its disks are what they were. A VM that is not suspended
- * fits. ERR_STATE: another machine; ERR_DAMAGED: another disk. */
+/* Whether a suspended VM's state fits a spec, and (vm_saved_check) its disks are what they were. A
+ * VM that is not suspended fits. ERR_STATE: another machine; ERR_DAMAGED: another disk. */
 int vm_saved_check_machine(const struct vm *vm, const struct spec *s, struct error *e);
-int vm_saved_check_disks(const struct vm *vm, const struct spec *s, struct error *e);
+int vm_saved_check(const struct vm *vm, const struct spec *s, struct error *e);
 
 #endif

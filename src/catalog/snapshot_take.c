@@ -13,6 +13,7 @@
 #include "block/chain.h"
 #include "catalog/layer.h"
 #include "catalog/remote.h"
+#include "catalog/saved.h"
 #include "catalog/snapshot.h"
 #include "catalog/status.h"
 #include "catalog/store.h"
@@ -306,16 +307,30 @@ static int sweep_and_take(struct taking *t, int64_t *pause_ns, struct error *e)
     return rc;
 }
 
+/* A state and disks that do not belong together are none to go back to. */
+static int check_suspended(const struct vm *vm, struct error *e)
+{
+    struct spec s;
+    int rc = vm_spec_load(vm, NULL, 0, &s, e);
+    if (rc)
+        return rc;
+    rc = vm_saved_check(vm, &s, e);
+    spec_fini(&s);
+    return rc;
+}
+
 int vm_snapshot_take(const struct vm *vm, const char *name, struct error *e)
 {
     struct taking t = {.vm = vm, .folder = -1, .dir = -1};
     struct vm_status status;
     int64_t none;
+    vm_status_read(vm, &status);
     int rc = vm_need_stopped(vm, "snap take", e);
+    if (!rc && status.run == VM_SUSPENDED)
+        rc = check_suspended(vm, e);
     if (!rc)
         rc = begin(&t, name, e);
     if (!rc) {
-        vm_status_read(vm, &status);
         t.file = status.state;
         t.snap.of = status.run == VM_SUSPENDED ? SNAPSHOT_SUSPENDED : SNAPSHOT_STOPPED;
         rc = sweep_and_take(&t, &none, e);

@@ -43,9 +43,7 @@ int life_launch(struct vm *vm, struct error *e)
     if (!rc)
         rc = vm_layers_check(vm, e);
     if (!rc)
-        rc = vm_saved_check_machine(vm, &s, e);
-    if (!rc)
-        rc = vm_saved_check_disks(vm, &s, e);
+        rc = vm_saved_check(vm, &s, e);
     if (!rc)
         rc = vm_launch(vm, &s, e);
     spec_fini(&s);

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import stat
 import subprocess
@@ -198,6 +199,18 @@ def limits(folder, prog):
                             str(image), "1G"], capture_output=True, text=True)
         expect(r.returncode == 1 and "File too large" in r.stderr and "ulimit -f" in r.stderr, r)
         expect(not list(top.iterdir()), "left behind")
+        ok(prog, "create", "web", "--memory", "32M")
+        ok(prog, "start", "web")
+        pid, limit = get(prog, "info", "web")["pid"], resource.RLIMIT_FSIZE
+        was = resource.prlimit(pid, limit)
+        resource.prlimit(pid, limit, (16384, was[1]))
+        told = error(prog, 4, "state", "suspend", "web")
+        expect("File too large" in told and "ulimit -f" in told, told)
+        unharmed(top, "web")
+        expect(not sum(p.stat().st_size for p in (top / "vms/web").glob("suspended.state*")),
+               "half a state takes room")
+        resource.prlimit(pid, limit, was)
+        ok(prog, "suspend", "web")
 
 
 run_tests([full, readonly, others, root, limits][SANITIZED and 1:], sys.argv[1])

@@ -189,6 +189,7 @@ def other_disk(folder, prog):
         with open(disk, "r+b") as f:
             f.write(b"QFI")
         refused(8, "integrity", "disks/disk0.qcow2")
+        error(prog, 8, "integrity", "snap", "take", "web")
         put_back()
         state = (web / "suspended.state").read_bytes()
         (web / "suspended.state").write_bytes(state[:1000])
