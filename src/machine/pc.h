@@ -81,8 +81,8 @@ void pc_set_ferr(struct pc *p, bool level);
 void pc_screen_text(struct pc *p, char *buf, size_t size);
 
 /* Names all that is state. For saving, with the VM clock and the vCPUs stopped and nothing in
- * flight on the disks, after pc_state_begin(), which lets timers run that are due; for loading,
- * into a board that was just created or reset. */
+ * flight on the disks, after pc_state_begin(), which lets timers run that are due or lazy; for
+ * loading, into a board that was just created or reset. */
 void pc_state_begin(struct pc *p);
 void pc_state_list(struct pc *p, struct state_list *l);
 

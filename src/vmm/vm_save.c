@@ -2,8 +2,8 @@
  * vm_save.c - saving a VM and starting one from what was saved; see save.h.
  *
  * The order: all vCPUs are parked; the disks finish what is in flight and make it durable; the
- * clock stops; timers that are due run. From then on nothing changes, since this is the loop's
- * thread, and the device lock is held.
+ * clock stops; timers that are due, or lazy, run. From then on nothing changes, since this is the
+ * loop's thread, and the device lock is held.
  *
  * The file gets its name when it is complete and durable: whatever happens, under that name there
  * is a whole state or what was there before.
