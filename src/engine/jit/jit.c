@@ -157,10 +157,9 @@ struct jit_tb *jit_lookup_single(struct x86_cpu *c, unsigned single)
     return tb;
 }
 
-const uint8_t *jit_c_dispatch(struct x86_cpu *c)
+/* Host code to continue with. NULL: there is none, see jit_find(). */
+static const uint8_t *host_code(struct x86_cpu *c)
 {
-    if (UNLIKELY(boundary_needed(c)))
-        return c->jit->thunk.leave;
     settle(c);
     const struct x86_jump *e = &c->jump[jit_jump_index(c->s.rip)];
     const uint8_t *far = e->host;
@@ -170,7 +169,13 @@ const uint8_t *jit_c_dispatch(struct x86_cpu *c)
         return far + JIT_FAR_BYTES;
     }
     const struct jit_tb *tb = jit_lookup(c);
-    return tb ? tb->entry : c->jit->thunk.leave;
+    return tb ? tb->entry : NULL;
+}
+
+const uint8_t *jit_c_dispatch(struct x86_cpu *c)
+{
+    const uint8_t *host = UNLIKELY(boundary_needed(c)) ? NULL : host_code(c);
+    return host ? host : c->jit->thunk.leave;
 }
 
 const uint8_t *jit_c_link(struct x86_cpu *c, struct jit_link *l)
@@ -259,9 +264,9 @@ static __attribute__((noinline)) void loop(struct x86_cpu *c, enum engine_exit *
         }
         /* Something may still be pending that is masked: one translation is executed all the same.
          */
-        const struct jit_tb *tb = jit_lookup(c);
-        if (tb) {
-            c->jit->thunk.enter(tb->entry);
+        const uint8_t *host = host_code(c);
+        if (host) {
+            c->jit->thunk.enter(host);
         } else {
             jit_x87_to_memory(c);
             boundary_step(c); /* an instruction in device memory */
