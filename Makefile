@@ -10,12 +10,13 @@
 #   make bench-jit   how fast the engine jit is, against QEMU's TCG and this machine: half an hour;
 #                with BENCH=--short some minutes
 #   make bench-disk   how fast disks are, against qemu-img and QEMU's virtio disk under TCG
+#   make bench-vms   what creating, cloning, snapshots and going back to them cost
 #   make bench-smp   what a second vCPU is worth
 BUILD := build
 FUZZ := 600
 BENCH :=
 
-.PHONY: all run check check-long crash fuzz bench bench-jit bench-disk bench-smp setup clean
+.PHONY: all run check check-long crash fuzz bench bench-jit bench-disk bench-smp bench-vms setup clean
 all: $(BUILD)/build.ninja
 	meson compile -C $(BUILD)
 
@@ -66,6 +67,11 @@ bench-smp:
 	@$(MAKE) --no-print-directory all
 	@bench/prepare.sh $(BUILD)/bench
 	@bench/smp.py $(BUILD)/bench
+
+bench-vms:
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory all
+	@bench/vms.py $(BENCH)
 
 clean:
 	rm -rf $(BUILD) build-asan build-fuzz demo

@@ -16,15 +16,25 @@ struct snap_verb {
     int (*run)(const struct snap_call *c, struct error *e);
 };
 
-static int done(const struct snap_call *c, const char *name, const char *said, struct error *e)
+/* As text, or as JSON with `more` (NULL: nothing; taken over). */
+static int done_with(const struct snap_call *c, const char *name, const char *said, json_t *more,
+                     struct error *e)
 {
     if (!cli_has(c->a, CLI_JSON)) {
+        json_decref(more);
         fprintf(stderr, "%s: %s %s\n", c->vm->name, name, said);
         return 0;
     }
     json_t *o = vms_json(c->vm);
     json_object_set_new(o, "snapshot", json_string(name));
+    json_object_update(o, more);
+    json_decref(more);
     return cli_print_json(o, e);
+}
+
+static int done(const struct snap_call *c, const char *name, const char *said, struct error *e)
+{
+    return done_with(c, name, said, NULL, e);
 }
 
 /* ---- take ---- */
@@ -71,7 +81,7 @@ static int take_running(const struct snap_call *c, const char *name, struct erro
         return rc;
     snprintf(said, sizeof said, "is taken; the guest stood still for %lld ms",
              (long long)(pause_ns / 1000000));
-    return done(c, name, said, e);
+    return done_with(c, name, said, json_pack("{s:I}", "pause-ns", (json_int_t)pause_ns), e);
 }
 
 static int take(const struct snap_call *c, struct error *e)
