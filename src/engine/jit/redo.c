@@ -2,10 +2,10 @@
  * redo.c - where the guest's flags are, and how they are made again.
  *
  * Code that checks memory loses EFLAGS, and may fault, so that the flags would have to be in
- * cpu->fl whenever it follows a comparison: that is, nearly always. Instead they are left nowhere at
- * all as long as the instruction that made them can be executed again (t->redo): where they are
- * read; in the cold piece that needs them in their home; or, where a thunk that is called may leave,
- * in C, by what its site knows (struct jit_redo).
+ * cpu->fl whenever it follows a comparison: that is, nearly always. Instead they are left nowhere
+ * at all as long as the instruction that made them can be executed again (t->redo): where they are
+ * read; in the cold piece that needs them in their home; or, where a thunk that is called may
+ * leave, in C, by what its site knows (struct jit_redo).
  */
 #include "engine/jit/tr.h"
 
