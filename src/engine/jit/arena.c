@@ -70,6 +70,15 @@ void *jit_data_alloc(struct jit *j, size_t len)
     return p;
 }
 
+struct jit_tb *jit_tb_alloc(struct jit *j)
+{
+    uint64_t at = (j->data_used + JIT_TB_ALIGN - 1) & ~(uint64_t)(JIT_TB_ALIGN - 1);
+    if (at > j->data_size)
+        return NULL;
+    j->data_used = at;
+    return jit_data_alloc(j, sizeof(struct jit_tb));
+}
+
 /* IRET is the serializing instruction that a hypervisor below us does not intercept. */
 void jit_serialize(void)
 {

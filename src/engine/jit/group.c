@@ -13,7 +13,9 @@
  */
 #include "engine/jit/tr.h"
 
-#define RANGE_MAX 512 /* bytes: long ranges cross pages often */
+/* Bytes: long ranges cross pages often. In translations made for size, that takes C code. */
+#define RANGE_MAX       512
+#define RANGE_MAX_SMALL 128
 
 static bool is_gpr64(const ZydisDecodedOperand *o, unsigned guest)
 {
@@ -143,7 +145,7 @@ static unsigned survey(const struct tr *t, unsigned first, unsigned base, struct
                 lo = lo < h->lo ? lo : h->lo;
                 hi = hi > h->hi ? hi : h->hi;
             }
-            if (hi - lo > RANGE_MAX)
+            if (hi - lo > (t->small ? RANGE_MAX_SMALL : RANGE_MAX))
                 break;
             h->lo = lo;
             h->hi = hi;

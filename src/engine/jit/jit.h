@@ -117,32 +117,36 @@ struct jit_link {
 };
 
 struct jit_tb {
-    struct jit_tb *next;         /* in its hash bucket */
-    struct jit_tb *page_next[2]; /* of those that begin in the page, that reach into it */
-    uint64_t rip;                /* relative to cpu->jit_page */
+    /* What a look-up reads, in one of the host's cache lines: most look-ups miss its caches. */
+    struct jit_tb *next; /* in its hash bucket */
+    uint64_t rip;        /* relative to cpu->jit_page */
     uint64_t roff;
-    bool pic;           /* any linear address */
-    unsigned mode;      /* index into jit->mode */
-    uint32_t gen, gen2; /* generations of the page(s) */
-    bool alone;         /* begins with an instruction that only one engine can execute */
-    bool cross;         /* a single instruction that reaches into page roff2 */
-    uint16_t single;    /* not 0: made for so many bytes, each access with its own TLB check */
-    bool hot;           /* made for speed; else for size: hot.c */
-    uint16_t nsites;
+    const uint8_t *entry; /* host code; flags in cpu->fl; executable, as the others */
+    const uint8_t *far;   /* `entry` for those from other pages: RAX is RIP */
+    unsigned mode;        /* index into jit->mode */
+    uint32_t gen;         /* of the page */
+    uint16_t single;      /* not 0: made for so many bytes, each access with its own TLB check */
+    uint16_t len, count;  /* guest bytes, instructions */
+    bool pic;             /* any linear address */
+    bool cross;           /* a single instruction that reaches into page roff2 */
+    bool alone;           /* begins with an instruction that only one engine can execute */
+    bool hot;             /* made for speed; else for size: hot.c */
+
+    struct jit_tb *page_next[2]; /* of those that begin in the page, that reach into it */
+    uint64_t roff2;
+    uint32_t gen2;
+    uint32_t host_len;
     struct jit_site *site;
     struct jit_redo *redo;
-    uint64_t roff2;
-    uint16_t len, count;             /* guest bytes, instructions */
-    const uint8_t *start;            /* host code; executable, as the next ones */
-    const uint8_t *entry, *entry_ef; /* flags in cpu->fl, in EFLAGS */
-    const uint8_t *far;              /* `entry` for those from other pages: RAX is RIP */
-    const uint8_t *body;             /* `entry` without the look at cpu->jit_stop */
-    uint32_t host_len;
-    size_t number; /* in the log */
-    uint64_t runs; /* counted if jit->counting */
+    const uint8_t *start;
+    const uint8_t *entry_ef; /* flags in EFLAGS */
+    const uint8_t *body;     /* `entry` without the look at cpu->jit_stop */
+    size_t number;           /* in the log */
+    uint64_t runs;           /* counted if jit->counting */
     struct jit_link *in;
     struct jit_tb *instead; /* a hot one that has taken its place */
 };
+#define JIT_TB_ALIGN 64u
 
 /* A page of RAM with translations. */
 struct jit_page {
@@ -271,6 +275,8 @@ void jit_arena_destroy(struct jit *j);
 void jit_arena_grown(struct jit *j, uint64_t before);
 /* Zeroed, 8-aligned; NULL: full. */
 void *jit_data_alloc(struct jit *j, size_t len);
+/* JIT_TB_ALIGN-aligned. */
+struct jit_tb *jit_tb_alloc(struct jit *j);
 static inline const uint8_t *jit_rx(const struct jit *j, const uint8_t *rw)
 {
     return j->rx + (rw - j->rw);

@@ -147,11 +147,14 @@ const uint8_t *jit_c_hot(struct x86_cpu *c, const uint8_t *ret)
     c->s.rip = rip_of(c, tb, s);
     if (!jit_is_hot(c))
         return tb->start + s->back;
-    c->jit_resume = 0;
     if (!s->off) {
         to = jit_make_hot(c, tb);
+        if (to == tb)
+            return tb->start + s->back;
+        c->jit_resume = 0;
         return to->body ? to->body : to->entry;
     }
+    c->jit_resume = 0;
     if (!boundary_needed(c))
         to = jit_lookup(c); /* of the loop alone, which will count for itself */
     return to ? to->entry : c->jit->thunk.leave;

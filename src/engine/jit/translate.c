@@ -378,7 +378,6 @@ static void write_code(struct tr *t)
         tr_goto(t, (tb->rip + tb->len) & t->c->ip_mask, tb->rip);
     tr_cold_emit(t);
     tb->site = keep(t, t->site, t->nsites * sizeof *t->site);
-    tb->nsites = (uint16_t)t->nsites;
     tb->redo = keep(t, t->redos, t->nredo * sizeof *t->redos);
 }
 
@@ -400,7 +399,7 @@ struct jit_tb *jit_translate(struct x86_cpu *c, gva_t lin, uint64_t roff, unsign
     j->full = true; /* unless it turns out otherwise */
     if (j->size - j->used < TB_HOST_MAX)
         return NULL;
-    struct jit_tb *tb = jit_data_alloc(j, sizeof *tb);
+    struct jit_tb *tb = jit_tb_alloc(j);
     if (!tb)
         return NULL;
     struct tr *t = j->tr;
