@@ -11,7 +11,7 @@ is in front of the disk is measured: nothing is being written back when a run be
 the last request, before the flush (where qemu-img's ends, too). A ratio is QEMU's time over Sosia's for the same
 requests, so above 1 is faster: of the least times of all rounds, then [least-greatest] of the rounds. The
 processor time of a request, the least of all rounds too, with the flush, is what counts where the
-machine is busy: it leaves out the wait for a processor. Three rounds are some five minutes.
+machine is busy: it leaves out the wait for a processor. Two rounds are some four minutes.
 """
 
 import argparse
@@ -249,7 +249,7 @@ def guest(folder, rounds):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("dir", nargs="?", type=pathlib.Path, default=ROOT / "build/bench")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="new,images,guest")
     args = parser.parse_args()
     if not shutil.which("qemu-img") or not shutil.which("qemu-system-x86_64"):
