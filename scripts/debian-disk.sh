@@ -1,10 +1,11 @@
 #!/bin/bash
-# debian-disk.sh OUT.img [SIZE]: makes a bootable Debian 12 disk from Debian packages.
+# debian-disk.sh OUT.img [SIZE [PACKAGES]]: makes a bootable Debian 12 disk from Debian packages.
 # Partition table and GRUB in the MBR, one ext4 root with systemd, console on the serial port
-# (115200), root without a password. SIZE: default 1200M. Needs: mmdebstrap, e2fsprogs, fdisk;
+# (115200), root without a password. SIZE: default 1200M. PACKAGES: more of them, with commas.
+# Needs: mmdebstrap, e2fsprogs, fdisk;
 # not root where user namespaces work.
 set -eu
-[ $# -ge 1 ] || { echo "usage: $0 OUT.img [SIZE]" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: $0 OUT.img [SIZE [PACKAGES]]" >&2; exit 2; }
 PATH=$PATH:/usr/sbin:/sbin
 for tool in mmdebstrap mke2fs sfdisk; do
     command -v $tool >/dev/null || { echo "$0: $tool is missing; run scripts/setup.sh" >&2; exit 1; }
@@ -53,7 +54,7 @@ chmod 755 "$work/customize"
 mkdir -m 777 "$work/parts"
 fs_kib=$(((size - start * 512) / 1024))
 mmdebstrap --quiet --variant=minbase \
-    --include=systemd-sysv,udev,dbus,kmod,login,passwd,util-linux,procps,e2fsprogs,grub-pc-bin,grub-common,initramfs-tools,linux-image-cloud-amd64 \
+    --include=systemd-sysv,udev,dbus,kmod,login,passwd,util-linux,procps,e2fsprogs,grub-pc-bin,grub-common,initramfs-tools,linux-image-cloud-amd64${3:+,$3} \
     --customize-hook="$work/customize \"\$1\" $work/parts $fs_kib" \
     bookworm /dev/null
 

@@ -61,6 +61,7 @@ struct state_saving;
 int state_save_begin(struct state_saving **out, int fd, const struct state_list *l, uint64_t budget,
                      struct error *e);
 int state_save_end(struct state_saving *s, struct state_stats *stats, struct error *e);
+/* Frees without writing what is left. */
 void state_save_drop(struct state_saving *s);
 
 /* Reads a stream of state_save(), with several threads. Pages of a regular file are mapped where

@@ -68,14 +68,15 @@ def demo():
 
 
 @contextlib.contextmanager
-def debian_disk():
-    """A copy of a bootable Debian disk: its path."""
+def debian_disk(name="debian", *args):
+    """A copy of a bootable Debian disk: its path. `args` of debian-disk.sh make another one, with a
+    name of its own."""
     need("mmdebstrap", "sfdisk", "mke2fs")
-    disk, script = CACHE / "debian.img", ROOT / "scripts" / "debian-disk.sh"
-    copy = CACHE / f"debian-{os.getpid()}.img"
+    disk, script = CACHE / f"{name}.img", ROOT / "scripts" / "debian-disk.sh"
+    copy = CACHE / f"{name}-{os.getpid()}.img"
     with _locked("debian.lock"):
         if not disk.exists() or disk.stat().st_mtime < script.stat().st_mtime:
-            _make("debian-disk.sh", CACHE / "debian.new", timeout=600)
+            _make("debian-disk.sh", CACHE / "debian.new", *args, timeout=1200)
             os.rename(CACHE / "debian.new", disk)
     try:
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", disk, copy], check=True)
