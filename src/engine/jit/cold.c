@@ -8,7 +8,9 @@ struct cold *tr_cold(struct tr *t, enum cold_kind kind)
         return NULL;
     }
     struct cold *k = &t->cold[t->ncold++];
-    *k = (struct cold){.kind = kind, .redo = t->fl ? NULL : t->redo};
+    *k = (struct cold){.kind = kind, .redo = t->redo};
+    if (t->fl)
+        k->redo.kind = JIT_REDO_NONE;
     return k;
 }
 
@@ -92,7 +94,7 @@ void tr_call_site(struct tr *t, const uint8_t *thunk, unsigned bits)
     if (!s)
         return;
     s->off = t->s->off;
-    t->failed |= !tr_redo_site(t, s);
+    tr_redo_site(t, s);
     s->bits = (uint8_t)(bits | (t->fpu ? JIT_SITE_FPU : 0) | (t->x87 ? JIT_SITE_X87 : 0));
 }
 
@@ -107,9 +109,9 @@ static void reload(struct tr *t, bool x87)
 
 static void make_fl(struct tr *t, const struct cold *k)
 {
-    if (!k->redo)
+    if (k->redo.kind == JIT_REDO_NONE)
         return;
-    tr_redo(t, k->redo);
+    tr_redo(t, &k->redo);
     asm_flags_save(&t->b, G_OFF(fl));
 }
 
@@ -212,7 +214,7 @@ static void emit_group(struct tr *t, const struct cold *k)
 /* Pieces may add pieces: the taken sides of branches do. */
 void tr_cold_emit(struct tr *t)
 {
-    t->redo = NULL;
+    t->redo.kind = JIT_REDO_NONE;
     for (unsigned n = 0; n < t->ncold && !t->failed && !t->b.full; n++) {
         t->cold[n].at = t->b.p;
         struct cold k = t->cold[n];
@@ -268,6 +270,6 @@ void tr_interp(struct tr *t)
     reload(t, ji->x87);
     t->ef = false;
     t->fl = true;
-    t->redo = NULL;
+    t->redo.kind = JIT_REDO_NONE;
     t->held.active = false;
 }

@@ -97,7 +97,7 @@ struct jit_site {
 #define JIT_SITE_LEFT  0x80u /* (jit_resume) the host's calls are to be forgotten */
 
 /* How flags are made again: redo.c. Registers are as they are behind the instruction. */
-enum jit_redo_kind { JIT_REDO_CMP, JIT_REDO_TEST, JIT_REDO_ADD, JIT_REDO_SUB };
+enum jit_redo_kind { JIT_REDO_NONE, JIT_REDO_CMP, JIT_REDO_TEST, JIT_REDO_ADD, JIT_REDO_SUB };
 struct jit_redo {
     uint8_t kind;     /* enum jit_redo_kind */
     uint8_t dst, src; /* guest registers; src 0xff: imm */

@@ -9,6 +9,8 @@
  */
 #include "engine/jit/tr.h"
 
+#include <string.h>
+
 #define NO_REG 0xffu
 
 /* A general register other than AH, CH, DH and BH. */
@@ -91,20 +93,18 @@ static void operate(struct tr *t, const struct jit_redo *a, enum asm_alu op)
     }
 }
 
-void tr_redo(struct tr *t, const struct jit_src *s)
+void tr_redo(struct tr *t, const struct jit_redo *r)
 {
-    struct jit_redo a;
-    if (!plan(s, &a))
-        return;                                           /* cannot be: t->redo */
-    if (a.kind == JIT_REDO_ADD || a.kind == JIT_REDO_SUB) /* undone first */
-        operate(t, &a, a.kind == JIT_REDO_ADD ? ALU_SUB : ALU_ADD);
-    operate(t, &a, a.kind == JIT_REDO_ADD ? ALU_ADD : a.kind == JIT_REDO_SUB ? ALU_SUB : ALU_CMP);
+    bool add = r->kind == JIT_REDO_ADD, sub = r->kind == JIT_REDO_SUB;
+    if (add || sub) /* undone first */
+        operate(t, r, add ? ALU_SUB : ALU_ADD);
+    operate(t, r, add ? ALU_ADD : sub ? ALU_SUB : ALU_CMP);
 }
 
-static bool breaks(const struct jit_src *s, const struct jit_src *redo)
+/* Does the instruction change what is needed for that? */
+static bool breaks(const struct jit_src *s, const struct jit_redo *r)
 {
-    struct jit_redo a;
-    return !plan(redo, &a) || tr_writes(s, a.dst) || (a.src != NO_REG && tr_writes(s, a.src));
+    return tr_writes(s, r->dst) || (r->src != NO_REG && tr_writes(s, r->src));
 }
 
 /* ---- without host code ---- */
@@ -141,27 +141,21 @@ uint16_t jit_redo_flags(const struct x86_cpu *c, const struct jit_redo *r)
     return (uint16_t)((flags64(kind, a << up, b << up) & ~low) | (flags64(kind, a, b) & low));
 }
 
-/* The site needs them in cpu->fl. False: it cannot tell how. */
-bool tr_redo_site(struct tr *t, struct jit_site *s)
+void tr_redo_site(struct tr *t, struct jit_site *s)
 {
-    if (t->fl || !t->redo)
-        return true;
-    if (!t->nredo || t->redo != t->redo_last) {
-        if (!plan(t->redo, &t->redos[t->nredo]))
-            return false;
-        t->redo_last = t->redo;
-        t->nredo++;
-    }
+    if (t->fl || t->redo.kind == JIT_REDO_NONE)
+        return;
+    if (!t->nredo || memcmp(&t->redos[t->nredo - 1], &t->redo, sizeof t->redo) != 0)
+        t->redos[t->nredo++] = t->redo; /* one for each instruction at most */
     s->redo = (uint8_t)t->nredo;
-    return true;
 }
 
 /* ---- where they are ---- */
 
 void tr_need_ef(struct tr *t)
 {
-    if (!t->ef && t->redo)
-        tr_redo(t, t->redo);
+    if (!t->ef && t->redo.kind != JIT_REDO_NONE)
+        tr_redo(t, &t->redo);
     else if (!t->ef)
         asm_flags_load(&t->b, G_OFF(fl));
     t->ef = true;
@@ -171,7 +165,7 @@ void tr_need_fl(struct tr *t)
 {
     if (t->fl)
         return;
-    if (t->redo)
+    if (t->redo.kind != JIT_REDO_NONE)
         tr_need_ef(t);
     asm_flags_save(&t->b, G_OFF(fl));
     t->fl = true;
@@ -190,7 +184,7 @@ static bool die_soon(const struct tr *t)
         struct tr_flags f = tr_flags_of(t, s);
         if ((f.writes & X86_FL_ARITH) == X86_FL_ARITH && !f.reads)
             return true;
-        if (f.writes || breaks(s, t->redo))
+        if (f.writes || breaks(s, &t->redo))
             return false;
     }
     return false;
@@ -198,7 +192,7 @@ static bool die_soon(const struct tr *t)
 
 void tr_free_ef(struct tr *t)
 {
-    if (!t->fl && (!t->redo || !die_soon(t)))
+    if (!t->fl && (t->redo.kind == JIT_REDO_NONE || !die_soon(t)))
         tr_need_fl(t);
     t->ef = false;
 }
@@ -207,12 +201,12 @@ void tr_flags_written(struct tr *t)
 {
     t->ef = true;
     t->fl = false;
-    t->redo = NULL;
+    t->redo.kind = JIT_REDO_NONE;
 }
 
 void tr_flags_begin(struct tr *t)
 {
-    if (!t->redo || !breaks(t->s, t->redo))
+    if (t->redo.kind == JIT_REDO_NONE || !breaks(t->s, &t->redo))
         return;
     struct tr_flags f = tr_flags_of(t, t->s);
     t->redo_ends = true;
@@ -222,10 +216,10 @@ void tr_flags_begin(struct tr *t)
 
 void tr_flags_end(struct tr *t)
 {
-    struct jit_redo a;
+    struct jit_redo r;
     if (t->redo_ends)
-        t->redo = NULL;
+        t->redo.kind = JIT_REDO_NONE;
     t->redo_ends = false;
-    if (t->ef && !t->fl && !t->redo && plan(t->s, &a))
-        t->redo = t->s;
+    if (t->ef && !t->fl && t->redo.kind == JIT_REDO_NONE && plan(t->s, &r))
+        t->redo = r;
 }

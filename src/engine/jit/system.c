@@ -128,7 +128,7 @@ static bool popfq(struct tr *t)
     asm_alu(b, ALU_OR, H_RAX, OP_REG(H_R11), 4);
     jit_rflags_set(b);
     asm_lea(b, H_R15, OP_MEM(H_R15, 8), 8);
-    t->redo = NULL;
+    t->redo.kind = JIT_REDO_NONE;
     tr_poll(t, (t->tb->rip + t->s->i.end) & t->c->ip_mask); /* IF may be 1 now */
     return true;
 }

@@ -28,11 +28,11 @@ struct cold {
     enum cold_kind kind;
     uint8_t *site[COLD_SITES]; /* displacements of the jumps here */
     uint8_t nsites;
-    uint8_t size;               /* COLD_RACED */
-    bool ef, fl;                /* where the flags are here (COLD_BRANCH), or must be on return */
-    struct opnd host;           /* COLD_RACED */
-    struct jit_insn *ji;        /* COLD_INTERP */
-    const struct jit_src *redo; /* COLD_INTERP, COLD_GROUP: what makes the flags */
+    uint8_t size;         /* COLD_RACED */
+    bool ef, fl;          /* where the flags are here (COLD_BRANCH), or must be on return */
+    struct opnd host;     /* COLD_RACED */
+    struct jit_insn *ji;  /* COLD_INTERP */
+    struct jit_redo redo; /* COLD_INTERP, COLD_GROUP: what makes the flags */
     const struct jit_src *x87_last; /* COLD_INTERP, COLD_GROUP: before it */
     struct cold *slow;              /* COLD_TLB: where to go if that fails */
     const uint8_t *thunk;
@@ -65,10 +65,9 @@ struct tr {
     unsigned n; /* instructions */
     gva_t lin;
 
-    bool ef, fl; /* the guest's flags are in EFLAGS, in cpu->fl */
-    /* NULL, or what made the flags and can be executed again: redo.c; not behind this one. */
-    const struct jit_src *redo;
-    bool redo_ends;
+    bool ef, fl;          /* the guest's flags are in EFLAGS, in cpu->fl */
+    struct jit_redo redo; /* how they are made again, if they can be */
+    bool redo_ends;       /* but not behind this instruction */
     bool fpu; /* the translation keeps the guest's SSE and AVX registers in the host's */
     bool x87; /* likewise the x87 state */
     bool smp;
@@ -87,8 +86,7 @@ struct tr {
     unsigned poll_behind;         /* the instruction behind STI; 0: none */
     struct held held;             /* in H_HELD */
     unsigned nsites, nredo;
-    const struct jit_src *redo_last; /* that the last one of `redos` was made of */
-    struct jit_redo redos[JIT_TB_INSNS];
+    struct jit_redo redos[JIT_TB_INSNS]; /* of sites */
     struct jit_site site[SITE_MAX];
     unsigned ncold;
     struct cold cold[COLD_MAX];
@@ -116,10 +114,10 @@ void tr_free_ef(struct tr *t);
 void tr_need_ef(struct tr *t);
 /* An instruction has written all it writes, to EFLAGS. */
 void tr_flags_written(struct tr *t);
-/* Lets the site know how to make cpu->fl valid. False: it cannot be. */
-bool tr_redo_site(struct tr *t, struct jit_site *s);
-/* Makes EFLAGS valid as `s` did. */
-void tr_redo(struct tr *t, const struct jit_src *s);
+/* Lets the site know how to make cpu->fl valid. */
+void tr_redo_site(struct tr *t, struct jit_site *s);
+/* Makes EFLAGS valid. */
+void tr_redo(struct tr *t, const struct jit_redo *r);
 /* Around each instruction. */
 void tr_flags_begin(struct tr *t);
 void tr_flags_end(struct tr *t);

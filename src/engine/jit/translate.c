@@ -317,7 +317,7 @@ static void write_label(struct tr *t, unsigned n)
         tr_need_ef(t);
     t->fl = t->want[n] == WANT_FL;
     t->ef = t->want[n] == WANT_EF;
-    t->redo = NULL;
+    t->redo.kind = JIT_REDO_NONE;
     t->held.active = false;
     t->label[n] = t->b.p;
 }
