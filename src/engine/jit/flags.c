@@ -156,6 +156,12 @@ enum want tr_want(const struct tr *t, unsigned from)
 
 /* ---- for comparisons ---- */
 
+/* REP CMPS and SCAS leave the flags alone if RCX is zero. */
+static bool is_repeated(const struct jit_src *s)
+{
+    return s->zi.attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
+}
+
 static struct jit_undefined behind(const struct jit_src *s, struct jit_undefined u)
 {
     const ZydisAccessedFlags *f = s->zi.cpu_flags;
@@ -163,7 +169,7 @@ static struct jit_undefined behind(const struct jit_src *s, struct jit_undefined
         return u;
     uint32_t sure = (f->modified | f->set_0 | f->set_1) & ~f->undefined;
     u.read |= f->tested & u.flags;
-    if (!may_shift_by_zero(s))
+    if (!may_shift_by_zero(s) && !is_repeated(s))
         u.flags &= ~sure;
     if (!is_logical(s->zi.mnemonic))
         u.flags |= f->undefined & X86_FL_ARITH;
