@@ -166,6 +166,13 @@ int layer_name(const char *inside, char **layer, struct error *e)
     return 0;
 }
 
+static bool is_same_file(int dir, const char *a, const char *b)
+{
+    struct stat sa, sb;
+    return fstatat(dir, a, &sa, 0) == 0 && fstatat(dir, b, &sb, 0) == 0 && sa.st_dev == sb.st_dev &&
+           sa.st_ino == sb.st_ino;
+}
+
 int layer_push(const struct vm *vm, struct vm_state *s, const char *inside, const char *layer,
                const char *format, struct error *e)
 {
@@ -180,12 +187,11 @@ int layer_push(const struct vm *vm, struct vm_state *s, const char *inside, cons
     int rc = layer_sync_folder(vm->dir, layer, e);
     if (!rc)
         rc = layer_overlay(path, layer, format, true, e);
-    if (rc) {
+    if (!rc)
+        layer_note_top(s, vm->dir, inside);
+    else if (is_same_file(vm->dir, inside, layer)) /* and not an overlay that only is not durable */
         unlinkat(vm->dir, layer, 0);
-        return rc;
-    }
-    layer_note_top(s, vm->dir, inside);
-    return 0;
+    return rc;
 }
 
 int layer_done(const struct vm *vm, struct vm_state *s, const char *layer, struct error *e)

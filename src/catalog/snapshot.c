@@ -105,8 +105,10 @@ static int put_rest(const struct vm *vm, int dir, const struct snapshot *s, stru
     return rc ? rc : vm_adopt_state(vm, file, e);
 }
 
-static int restore(const struct vm *vm, int dir, const struct snapshot *s, struct vm_state *state,
-                   struct error *e)
+/* Layers that only the disks before rested on are removed before it is complete: whoever is killed
+ * amid that does it again. */
+static int restore(const struct vm *vm, int folder, int dir, const struct snapshot *s,
+                   struct vm_state *state, struct error *e)
 {
     int rc = check_disks(vm, s, e);
     if (!rc && s->of != SNAPSHOT_STOPPED && faccessat(dir, SNAPSHOT_STATE, R_OK, 0) < 0)
@@ -124,6 +126,7 @@ static int restore(const struct vm *vm, int dir, const struct snapshot *s, struc
         rc = put_rest(vm, dir, s, e);
     if (rc)
         return rc;
+    snapshot_sweep(vm, folder, true);
     json_object_del(state->root, "restoring");
     json_object_del(state->root, "snapshot-before");
     json_object_set_new(state->root, "snapshot", json_string(s->name));
@@ -146,7 +149,7 @@ int vm_snapshot_restore(const struct vm *vm, const char *name, struct error *e)
     }
     CLEANUP_CLOSE int folder = store_folder(vm->dir, VM_SNAPSHOTS, false, e);
     CLEANUP_CLOSE int dir = folder < 0 ? folder : store_folder(folder, name, false, e);
-    rc = dir < 0 ? dir : restore(vm, dir, &s, &state, e);
+    rc = dir < 0 ? dir : restore(vm, folder, dir, &s, &state, e);
     vm_state_fini(&state);
     snapshot_fini(&s);
     return rc;

@@ -68,7 +68,7 @@ int vm_snapshot_restore(const struct vm *vm, const char *name, struct error *e);
 /* The VM may run. */
 int vm_snapshot_remove(const struct vm *vm, const char *name, struct error *e);
 
-/* ---- between snapshot.c, snapshot_json.c and snapshot_rm.c ---- */
+/* ---- between the files snapshot*.c ---- */
 
 int snapshot_check_name(const char *name, struct error *e);
 /* A second name for a state, in place of what has that name. */
@@ -78,8 +78,14 @@ int snapshot_link_state(int from_dir, const char *from, int to_dir, const char *
 int snapshot_read(int folder, const char *dir, struct snapshot *s, struct error *e);
 int snapshot_write(int dir, const struct snapshot *s, bool fresh, struct error *e);
 int snapshot_add_disk(struct snapshot *s, const char *file, const char *layer, const char *format);
-/* Removes what killed verbs left. What cannot be removed stays for the next. */
-void snapshot_sweep(const struct vm *vm, int folder);
+/* The layers that nothing rests on, or will when the snapshot `without` (NULL: none) is gone. The
+ * caller frees the list, on failure too. */
+int snapshot_find_layers(const struct vm *vm, const char *without, struct vm_names *layers,
+                         struct error *e);
+int snapshot_remove_layers(const struct vm *vm, const struct vm_names *layers, struct error *e);
+/* Removes what killed verbs left, and the layers that nothing rests on: if there are leftovers, or
+ * `layers` says that there may be some without. What cannot be removed stays for the next. */
+void snapshot_sweep(const struct vm *vm, int folder, bool layers);
 #define SNAPSHOT_DRAFT ".new-"
 #define SNAPSHOT_GONE  ".gone-"
 /* A hidden name. */

@@ -124,8 +124,8 @@ static int plan_disk(void *ctx, const struct spec_path *p, char **to, struct err
     return rc;
 }
 
-/* The draft holds all but the disks, and says which layers there will be: so whoever finds it can
- * clear up. */
+/* The draft holds all but the disks, and says where layers will be: so whoever finds it can clear
+ * up. */
 static int fill_draft(struct taking *t, const char *spec, size_t len, struct error *e)
 {
     int rc = snapshot_temp(SNAPSHOT_DRAFT, t->temp, e);
@@ -300,10 +300,10 @@ static void end(struct taking *t)
 
 static int sweep_and_take(struct taking *t, int64_t *pause_ns, struct error *e)
 {
-    snapshot_sweep(t->vm, t->folder);
+    snapshot_sweep(t->vm, t->folder, false);
     int rc = take(t, pause_ns, e);
     if (rc)
-        snapshot_sweep(t->vm, t->folder);
+        snapshot_sweep(t->vm, t->folder, false);
     return rc;
 }
 

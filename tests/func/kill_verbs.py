@@ -18,7 +18,7 @@ import time
 
 from guest import ANSWER, LONG, SANITIZED
 from tap import expect, run_tests, sosia
-from vms import catalog, get, ok
+from vms import catalog, get, nothing_left, ok, snapshots
 
 TIMES = 500 if LONG else 2 if SANITIZED else 5
 SEED = int(os.environ.get("SOSIA_TEST_SEED", "0")) or random.randrange(1 << 30)
@@ -47,10 +47,6 @@ def seen(prog):
     vms = get(prog, "ls")["vms"]
     expect(all(v["problem"] is None for v in vms), vms)
     return {v["name"]: v["uuid"] for v in vms}
-
-
-def snapshots(prog):
-    return {s["name"] for s in get(prog, "snap", "ls", "base")["snapshots"]}
 
 
 def no_locks(top):
@@ -118,6 +114,8 @@ def killing(verb, prepare, possible=lambda before, n: [before], after=lambda pro
             ok(prog, "create", "last")
             left = [p for p in (top / "vms").iterdir() if p.name.startswith(".")]
             expect(not left, "left behind:", left)
+            if verb.split()[0] in ("snap", "clone"):
+                nothing_left(prog, top, "base", f"{verb} seed {SEED}:")
     test.__doc__ = f"{name or verb}: killed {TIMES - 1} times"
     return test
 
@@ -205,7 +203,7 @@ def take(prog, n):
 
 
 def taken(prog, n, acknowledged):
-    now = snapshots(prog)
+    now = set(snapshots(prog, "base"))
     expect(now - {f"s{n}"} == TAKEN, now, TAKEN)
     expect(not acknowledged or f"s{n}" in now, "lost", now)
     while len(now) > 5:  # a chain has an end
@@ -235,13 +233,13 @@ def restored(prog, n, acknowledged):
 def prepare_snap_rm(prog, n):
     if n == 0:
         ok(prog, "snap", "take", "base", "stays")
-    if "goes" not in snapshots(prog):
+    if "goes" not in snapshots(prog, "base"):
         ok(prog, "snap", "take", "base", "goes")
     return ["base", "goes"]
 
 
 def one_gone(prog, n, acknowledged):
-    now = snapshots(prog)
+    now = set(snapshots(prog, "base"))
     expect(now in ({"stays"}, {"stays", "goes"}), now)
     expect(not acknowledged or now == {"stays"}, "lost", now)
 
@@ -384,13 +382,13 @@ def has_grown(prog, top, n, acknowledged, now):
 
 
 def snap_running(prog, n):
-    for name in snapshots(prog):
+    for name in snapshots(prog, "base"):
         ok(prog, "snap", "rm", "base", name)
     return running_one(f"s{n}")(prog, n)
 
 
 def snap_is_whole(prog, top, n, acknowledged, now):
-    there = f"s{n}" in snapshots(prog)
+    there = f"s{n}" in snapshots(prog, "base")
     expect(there or not acknowledged, "acknowledged, and not there")
     if now == "suspended":
         ok(prog, "start", "base")

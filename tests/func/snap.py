@@ -16,12 +16,14 @@ import sys
 import time
 
 from guest import ANSWER, BOOT, LONG, SANITIZED, need
+from kill_calls import kill_before
 from tap import expect, expect_run, run_tests, sosia
-from vms import catalog, error, get, make_demo, ok, wait_text
+from vms import catalog, error, get, layers, make_demo, needed, nothing_left, ok, snapshots, wait_text
 
 PROMPT = "sosia:.*# "
 SIZE = 1 << 20
 TIMES = 100 if LONG else 4 if SANITIZED else 8
+SEED = int(os.environ.get("SOSIA_TEST_SEED", "0")) or random.randrange(1 << 30)
 
 
 def put(prog, top, name, data):
@@ -49,18 +51,6 @@ def content(prog, top, name):
     return raw.read_bytes()
 
 
-def layers(top, name):
-    return sorted(p.name for p in (top / "vms" / name / "disks").glob("layer-*"))
-
-
-def needed(top, name):
-    """The layers that the VM's disk rests on, as QEMU sees it."""
-    run = subprocess.run(["qemu-img", "info", "--backing-chain", "--output=json",
-                          str(top / "vms" / name / "disks/disk0.qcow2")], check=True,
-                         capture_output=True)
-    return sorted(pathlib.Path(image["filename"]).name for image in json.loads(run.stdout)[1:])
-
-
 def check_images(top):
     """qemu-img finds nothing wrong with any layer."""
     need("qemu-img")
@@ -68,10 +58,6 @@ def check_images(top):
         run = subprocess.run(["qemu-img", "check", "-q", str(image)], capture_output=True,
                              text=True)
         expect(run.returncode == 0, image, run.stdout, run.stderr)
-
-
-def names(prog, vm):
-    return [s["name"] for s in get(prog, "snap", "ls", vm)["snapshots"]]
 
 
 def fresh(prog, rng):
@@ -94,7 +80,7 @@ def stopped(folder, prog):
         ok(prog, "snap", "take", "web", "same")
         expect(len(layers(top, "web")) == 4, "an untouched disk made a layer", layers(top, "web"))
         ok(prog, "snap", "rm", "web", "same")
-        expect(names(prog, "web") == ["last", "s1", "s2", "s3"], names(prog, "web"))
+        expect(snapshots(prog, "web") == ["last", "s1", "s2", "s3"], snapshots(prog, "web"))
         ok(prog, "snap", "rm", "web", "s2")
         rows = {s["name"]: s["parent"] for s in get(prog, "snap", "ls", "web")["snapshots"]}
         expect(rows == {"s1": None, "s3": "s1", "last": "s3"}, rows)
@@ -272,8 +258,7 @@ def kill_amid(prog, rng, took, *args):
 
 def killed(folder, prog):
     """take, restore, rm: killed at any point: disks as they were, nothing left over"""
-    seed = int(os.environ.get("SOSIA_TEST_SEED", "0")) or random.randrange(1 << 30)
-    rng = random.Random(seed)
+    rng = random.Random(SEED)
     with catalog(folder, prog) as top:
         fresh(prog, rng)
         data = {}
@@ -283,11 +268,11 @@ def killed(folder, prog):
             put(prog, top, "web", now)
             used = kill_amid(prog, rng, took, "snap", "take", "web", f"k{n}")
             took = took or used
-            where = f"round {n} seed {seed}"
+            where = f"round {n} seed {SEED}"
             expect(content(prog, top, "web") == now, where, "the disk has changed")
-            if f"k{n}" in names(prog, "web"):
+            if f"k{n}" in snapshots(prog, "web"):
                 data[f"k{n}"] = now
-            expect(set(names(prog, "web")) == set(data), where, names(prog, "web"))
+            expect(set(snapshots(prog, "web")) == set(data), where, snapshots(prog, "web"))
             back = rng.choice(sorted(data))
             used = kill_amid(prog, rng, took_back, "snap", "restore", "web", back)
             took_back = took_back or used
@@ -299,16 +284,49 @@ def killed(folder, prog):
                 gone = rng.choice(sorted(data))
                 used = kill_amid(prog, rng, took_rm, "snap", "rm", "web", gone)
                 took_rm = took_rm or used
-                if gone not in names(prog, "web"):
+                if gone not in snapshots(prog, "web"):
                     del data[gone]
         for name, want in data.items():
             ok(prog, "snap", "restore", "web", name)
             expect(content(prog, top, "web") == want, name)
         check_images(top)
-        ok(prog, "snap", "take", "web", "last")
-        ok(prog, "snap", "rm", "web", *names(prog, "web"))
-        expect(not list((top / "vms/web/snapshots").iterdir()), "leftovers")
-        expect(layers(top, "web") == needed(top, "web"), layers(top, "web"), needed(top, "web"))
+        nothing_left(prog, top, "web", "seed", SEED)
+
+
+def fill(top, byte):
+    """All of the disk is this byte; by an overlay's rules."""
+    need("qemu-io")
+    run = subprocess.run(["qemu-io", "-c", f"write -q -P {byte} 0 {SIZE}",
+                          str(top / "vms/web/disks/disk0.qcow2")], capture_output=True, text=True)
+    expect(run.returncode == 0 and not run.stdout, run.stdout, run.stderr)
+
+
+def each_instant(folder, prog):
+    """take, restore, rm: killed before each call that changes a file: the next verb clears up"""
+    verbs = {"take": ["new"], "restore": ["a"], "rm": ["b"]}
+    step = 1 if LONG else 16 if SANITIZED else 4
+    with catalog(folder, prog) as top:
+        for verb, args in verbs.items():
+            n, code = SEED % step + 1, None
+            while code is None:
+                ok(prog, "create", "web", "--memory", "32M", "--disk", "1M")
+                where = f"snap {verb} killed before call {n}:"
+                for byte, name in ((1, "a"), (2, "b")):
+                    fill(top, byte)
+                    ok(prog, "snap", "take", "web", name)
+                fill(top, 3)
+                code = kill_before(n, prog, "snap", verb, "web", *args)
+                expect(not code, where, "exit", code)
+                expect(content(prog, top, "web")[0] in ((1, 3) if verb == "restore" else (3,)), where)
+                follows = ("take", "restore", "rm")[n // step % 3]
+                if sosia(prog, "snap", follows, "web", "c" if follows == "take" else "a").code:
+                    expect(verb == "restore", where, "then", follows)
+                    ok(prog, "snap", "restore", "web", "a")
+                hidden = list((top / "vms/web/snapshots").glob(".*"))
+                expect(not hidden, where, "not cleared up:", hidden)
+                nothing_left(prog, top, "web", where)
+                ok(prog, "rm", "web", "--purge")
+                n += step
 
 
 def killed_running(folder, prog):
@@ -322,11 +340,11 @@ def killed_running(folder, prog):
         for n in range(TIMES):
             kill_amid(prog, rng, took, "snap", "take", "web", f"k{n}")
             expect(get(prog, "info", "web")["pid"] == pid, "it was disturbed")
-        for name in names(prog, "web"):
+        for name in snapshots(prog, "web"):
             expect(get(prog, "snap", "restore", "-f", "web", name)["state"] == "running", name)
         ok(prog, "stop", "-f", "web")
         check_images(top)
 
 
-TESTS = [stopped, differences, refusals, clones, running, killed, killed_running]
+TESTS = [stopped, differences, refusals, clones, running, killed, each_instant, killed_running]
 run_tests([t for t in TESTS if len(sys.argv) < 3 or t.__name__ in sys.argv[2:]], sys.argv[1])

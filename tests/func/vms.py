@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 
-from guest import SLOW, demo
+from guest import SLOW, demo, need
 from tap import expect, expect_run, sosia
 
 
@@ -61,6 +61,34 @@ def make_demo(prog, name, *args):
     spec = demo()
     ok(prog, "create", name, "--memory", spec["memory"], "--kernel", spec["kernel"], "--initrd",
        spec["initrd"], "--cmdline", spec["cmdline"], *args)
+
+
+def snapshots(prog, vm):
+    return [s["name"] for s in get(prog, "snap", "ls", vm)["snapshots"]]
+
+
+def layers(top, vm):
+    return sorted(p.name for p in (top / "vms" / vm / "disks").glob("layer-*"))
+
+
+def needed(top, vm):
+    """The layers that the VM's disk rests on, as QEMU sees it."""
+    need("qemu-img")
+    run = subprocess.run(["qemu-img", "info", "--backing-chain", "--output=json",
+                          str(top / "vms" / vm / "disks/disk0.qcow2")], check=True,
+                         capture_output=True)
+    return sorted(pathlib.Path(image["filename"]).name for image in json.loads(run.stdout)[1:])
+
+
+def nothing_left(prog, top, vm, *where):
+    """Removes all snapshots; then there are no folders of any, and no layers but those that the disk
+    rests on."""
+    ok(prog, "snap", "take", vm, "last")
+    ok(prog, "snap", "rm", vm, *snapshots(prog, vm))
+    left = [str(p.relative_to(top)) for p in sorted((top / "vms" / vm / "snapshots").rglob("*"))]
+    expect(not left, *where, "left over:", left)
+    there, want = set(layers(top, vm)), set(needed(top, vm))
+    expect(there == want, *where, "left over:", there - want, "missing:", want - there)
 
 
 def wait_text(prog, name, regex, seconds):

@@ -147,6 +147,21 @@ static void unneeded_layers_go(void **state)
     assert_int_equal(vm_layers_check(&vm, &e), 0);
 }
 
+/* The disk rests on a layer of no snapshot any more, and is then put back to before it. */
+static void layers_of_none_go(void **state)
+{
+    assert_int_equal(vm_snapshot_take(&vm, "a", &e), 0);
+    disk_byte(5, 2);
+    assert_int_equal(vm_snapshot_take(&vm, "b", &e), 0);
+    assert_int_equal(vm_snapshot_remove(&vm, "b", &e), 0);
+    assert_int_equal(disk_byte(5, -1), 2);
+    assert_int_equal(count("disks", "layer-"), 2);
+    assert_int_equal(vm_snapshot_restore(&vm, "a", &e), 0);
+    assert_int_equal(disk_byte(5, -1), 0);
+    assert_int_equal(count("disks", "layer-"), 1);
+    assert_int_equal(vm_layers_check(&vm, &e), 0);
+}
+
 /* As if killed between the layer's link and the overlay. */
 static void leftovers_are_swept(void **state)
 {
@@ -159,6 +174,10 @@ static void leftovers_are_swept(void **state)
     disk_byte(7, 7);
     assert_int_equal(store_write_new(dir, SNAPSHOT_FILE, text, strlen(text), &e), 0);
     assert_int_equal(linkat(vm.dir, DISK, vm.dir, "disks/layer-12345678-disk0.img", 0), 0);
+    close(dir);
+    /* Another one, before its file was written. */
+    dir = store_folder(folder, SNAPSHOT_DRAFT "2", true, &e);
+    assert_int_equal(store_write_new(dir, SNAPSHOT_FILE, "", 0, &e), 0);
     close(dir);
     close(folder);
     assert_int_equal(vm_snapshot_list(&vm, &list, &e), 0);
@@ -231,8 +250,8 @@ static void hostile_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(back_and_forth), TEST(unneeded_layers_go), TEST(leftovers_are_swept),
-        TEST(broken_off),     TEST(hostile_files),
+        TEST(back_and_forth),      TEST(unneeded_layers_go), TEST(layers_of_none_go),
+        TEST(leftovers_are_swept), TEST(broken_off),         TEST(hostile_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
