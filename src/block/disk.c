@@ -65,7 +65,7 @@ static void disk_submit(struct blk *b, struct blk_req *req)
     } else {
         begin(d, req);
     }
-    disk_unlock(d);
+    disk_unlock_later(d);
 }
 
 /* The guest is told by its device, the user by the log: once, as the guest will try again and
@@ -128,7 +128,7 @@ static void disk_batch(struct blk *b, enum blk_batch what)
     if (what == BLK_END_LAZY && !d->waiting)
         pthread_mutex_unlock(&d->lock);
     else
-        disk_unlock(d);
+        disk_unlock_later(d);
     if (!ready.head)
         return;
     finish_locked(d, &ready);
@@ -141,7 +141,7 @@ static void disk_batch(struct blk *b, enum blk_batch what)
 static void wait_drained(struct disk *d, const unsigned *but)
 {
     d->waiting++;
-    while (d->inflight > *but) {
+    while (d->inflight > *but || d->later) {
         if (d->signal) /* blk_end_lazy() left it */
             pthread_cond_signal(&d->wake);
         d->signal = false;
@@ -284,6 +284,8 @@ int disk_open(struct node *top, const struct disk_options *o, pthread_mutex_t *d
                       .top = top,
                       .name = o->name ? o->name : "a disk",
                       .granule = granule_of(top),
+                      .deferred = o->deferred,
+                      .wake_later.run = disk_wake_later,
                       .dev_lock = dev_lock};
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->wake, NULL);

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "base/deferred.h"
 #include "block/block.h"
 #include "block/node.h"
 
@@ -17,7 +18,8 @@ enum disk_io {
 
 struct disk_options {
     enum disk_io io;
-    const char *name; /* for the log, as long as the disk is open; NULL: "a disk" */
+    const char *name;               /* for the log, as long as the disk is open; NULL: "a disk" */
+    struct deferred_list *deferred; /* the device lock's; NULL: none */
 };
 
 /* Takes over `top` when it succeeds. `dev_lock` is taken around each `done`. ERR_NOMEM, ERR_HOST.

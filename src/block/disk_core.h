@@ -80,6 +80,9 @@ struct disk {
     bool waking;         /* a worker was woken, or is about to be, and does not run yet */
     bool signal;         /* disk_unlock() is to wake one */
     pthread_cond_t wake; /* something is slow, stuck, or `closing` */
+    struct deferred_list *deferred;
+    struct deferred wake_later; /* does what `signal` says once the device lock is free */
+    bool later;                 /* it will be run; until then the disk stays */
     bool closing;
     pthread_t worker[DISK_WORKERS];
 };
@@ -132,6 +135,10 @@ void disk_fast_done(void *disk, const struct uring_event *ev, unsigned n);
  * requests are collected none is, and after blk_end_lazy() the next one who gives `lock` up does
  * it. */
 void disk_unlock(struct disk *d);
+/* The same, with the device lock held. The worker will want that, too, so it is woken once it is
+ * free, if somebody sees to that. */
+void disk_unlock_later(struct disk *d);
+void disk_wake_later(struct deferred *job);
 /* With `lock` held. A `note.result` that is set already is reported, no more. */
 void disk_slow(struct disk *d, struct blk_req *req);
 void disk_slow_retry(struct disk *d); /* has disk_fast_submit() called again, a little later */

@@ -103,6 +103,30 @@ void disk_unlock(struct disk *d)
         pthread_cond_signal(&d->wake);
 }
 
+void disk_unlock_later(struct disk *d)
+{
+    if (d->signal && !d->plugged && d->deferred && !d->later)
+        d->later = deferred_add(d->deferred, &d->wake_later);
+    if (d->later)
+        pthread_mutex_unlock(&d->lock);
+    else
+        disk_unlock(d);
+}
+
+void disk_wake_later(struct deferred *job)
+{
+    struct disk *d = CONTAINER_OF(job, struct disk, wake_later);
+    pthread_mutex_lock(&d->lock);
+    while (d->signal && !d->plugged) {
+        disk_unlock(d);
+        pthread_mutex_lock(&d->lock);
+    }
+    d->later = false; /* now the disk may be closed */
+    if (d->waiting)
+        pthread_cond_broadcast(&d->drained);
+    pthread_mutex_unlock(&d->lock);
+}
+
 /* With `lock` held, which it gives up while it waits. */
 static void wait_request(struct disk *d)
 {

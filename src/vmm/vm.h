@@ -21,6 +21,7 @@
 #include <uv.h>
 
 #include "base/clock.h"
+#include "base/deferred.h"
 #include "char/console.h"
 #include "char/terminal.h"
 #include "isa/x86/cpuid.h"
@@ -48,7 +49,8 @@ struct vm {
     struct ram ram;
     struct vclock clock;
     struct timerq timers;
-    pthread_mutex_t lock; /* the device lock */
+    pthread_mutex_t lock;          /* the device lock */
+    struct deferred_list deferred; /* what a write of a vCPU leaves for when it is released */
     struct pc *pc;
     struct x86_model model;
     struct vcpu vcpu[32];

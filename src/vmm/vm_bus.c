@@ -11,6 +11,20 @@ static struct vcpu *vcpu_of(void *ctx)
     return ctx;
 }
 
+/* Around what may tell a device that there is work. */
+static void lock_to_write(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    deferred_open(&vm->deferred);
+}
+
+static void unlock_written(struct vm *vm)
+{
+    struct deferred *jobs = deferred_close(&vm->deferred);
+    pthread_mutex_unlock(&vm->lock);
+    deferred_run(jobs);
+}
+
 static uint64_t io_read(void *ctx, uint16_t port, unsigned size)
 {
     struct vm *vm = vcpu_of(ctx)->vm;
@@ -40,9 +54,9 @@ static void io_write(void *ctx, uint16_t port, uint64_t val, unsigned size)
         ferr(ctx, false);
         return;
     }
-    pthread_mutex_lock(&vm->lock);
+    lock_to_write(vm);
     space_write(pc_port(vm->pc), port, val, size);
-    pthread_mutex_unlock(&vm->lock);
+    unlock_written(vm);
 }
 
 static uint64_t mem_read(void *ctx, gpa_t addr, unsigned size)
@@ -57,9 +71,9 @@ static uint64_t mem_read(void *ctx, gpa_t addr, unsigned size)
 static void mem_write(void *ctx, gpa_t addr, uint64_t val, unsigned size)
 {
     struct vcpu *v = ctx;
-    pthread_mutex_lock(&v->vm->lock);
+    lock_to_write(v->vm);
     pc_mem_write(v->vm->pc, v->cpu->index, addr, val, size);
-    pthread_mutex_unlock(&v->vm->lock);
+    unlock_written(v->vm);
 }
 
 static int intr_ack(void *ctx)

@@ -42,8 +42,10 @@ static int open_disk(struct vm *vm, const char *path, const struct image_options
         return rc;
     rc = d ? add_layers(d, &top, e) : 0;
     if (!rc)
-        rc = disk_open(top, &(struct disk_options){.io = DISK_IO_AUTO, .name = path}, &vm->lock,
-                       out, e);
+        rc = disk_open(
+            top,
+            &(struct disk_options){.io = DISK_IO_AUTO, .name = path, .deferred = &vm->deferred},
+            &vm->lock, out, e);
     if (rc) {
         node_close(top);
         return error_prefix(e, "%s", path);

@@ -474,6 +474,46 @@ static void slow_requests_side_by_side(void **state)
     blk_close(b);
 }
 
+static void *drain(void *b)
+{
+    blk_drain(b);
+    return b;
+}
+
+/* The wake-up of a worker waits until the device lock is free, and the disk waits for it. */
+static void wakes_once_the_lock_is_free(void **state)
+{
+    static const struct node_ops ops = {.name = "null", .flush = no_flush, .close = no_close};
+    struct node node = {.ops = &ops, .size = MIB, .fd = -1};
+    struct deferred_list deferred = {0};
+    const struct disk_options o = {.io = io, .deferred = &deferred};
+    struct op op = {.req = {.op = BLK_FLUSH, .done = on_done, .arg = &op}};
+    struct error e = {0};
+    struct blk *b = NULL;
+    pthread_t drainer;
+    unsigned put_off = 0;
+    assert_int_equal(disk_open(&node, &o, &dev_lock, &b, &e), 0);
+    assert_int_equal(run(b, BLK_FLUSH, 0, NULL, 0), 0); /* nobody put it off */
+    for (unsigned round = 0; round < 50; round++) {
+        usleep(1000); /* the worker sleeps, mostly */
+        op.calls = 0;
+        pthread_mutex_lock(&dev_lock);
+        deferred_open(&deferred);
+        blk_submit(b, &op.req);
+        struct deferred *jobs = deferred_close(&deferred);
+        pthread_mutex_unlock(&dev_lock);
+        put_off += jobs != NULL;
+        assert_int_equal(pthread_create(&drainer, NULL, drain, b), 0);
+        assert_int_equal(finish(&op), 0); /* who waits wakes it */
+        if (jobs)
+            assert_int_not_equal(pthread_tryjoin_np(drainer, NULL), 0);
+        deferred_run(jobs);
+        assert_int_equal(pthread_join(drainer, NULL), 0);
+    }
+    assert_int_not_equal(put_off, 0);
+    blk_close(b);
+}
+
 /* Not where the kernel lacks it, or its administrator or a container forbids it. */
 static bool has_uring(void)
 {
@@ -507,6 +547,7 @@ int main(void)
         T(unusable_files_are_named),
         T(a_host_without_uring),
         T(slow_requests_side_by_side),
+        T(wakes_once_the_lock_is_free),
     };
     static const enum disk_io ways[] = {DISK_IO_URING, DISK_IO_THREADS};
     struct CMUnitTest all[2 * ARRAY_LEN(tests)];

@@ -259,6 +259,7 @@ static pthread_mutex_t dev_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t freed = PTHREAD_COND_INITIALIZER;
 static struct op op[DEPTH], *free_ops;
 static uint8_t model[SIZE];
+static struct deferred_list deferred;
 static unsigned nwrong, ndone;
 static uint64_t rng;
 static uint64_t discard_granule = SECTOR; /* whole ones read as zeroes afterwards */
@@ -333,14 +334,18 @@ static void run(struct blk *b, unsigned n, uint64_t size)
         unsigned plug = rnd(8); /* 0: plug, 1: begin */
         while (!free_ops)
             pthread_cond_wait(&freed, &dev_lock);
+        if (rnd(2))
+            deferred_open(&deferred);
         if (plug < 2)
             blk_batch(b, plug ? BLK_BEGIN : BLK_PLUG);
         for (unsigned k = plug < 2 ? 1 + rnd(8) : 1; k > 0 && free_ops; k--)
             submit(b, size);
         if (plug < 2)
             blk_batch(b, plug ? BLK_END : BLK_UNPLUG);
-        if (rnd(8) == 0) { /* let them finish in between */
+        if (deferred.open || rnd(8) == 0) { /* let them finish in between */
+            struct deferred *jobs = deferred_close(&deferred);
             pthread_mutex_unlock(&dev_lock);
+            deferred_run(jobs);
             sched_yield();
             pthread_mutex_lock(&dev_lock);
         }
@@ -352,7 +357,7 @@ static struct blk *open_disk(struct node *n, enum disk_io io)
 {
     struct blk *b = NULL;
     struct error e = {0};
-    if (disk_open(n, &(struct disk_options){.io = io}, &dev_lock, &b, &e)) {
+    if (disk_open(n, &(struct disk_options){.io = io, .deferred = &deferred}, &dev_lock, &b, &e)) {
         node_close(n);
         if (io == DISK_IO_URING && e.code == ERR_HOST)
             skip();
