@@ -73,6 +73,8 @@ struct disk {
     struct req_list slow;
     unsigned queued, nquick; /* requests in `slow`; of those: quick */
     bool writing;            /* a worker has a quick one */
+    int quick_cpu;           /* the last quick one: which processor it came from, and when */
+    uint64_t quick_at;
     unsigned idle;
     unsigned nthreads, numbered, nworkers; /* made; have a number; those below it have begun */
     pthread_cond_t begin;                  /* more shall begin, or `closing` */

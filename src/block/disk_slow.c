@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,11 +15,13 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "block/disk_core.h"
+#include "block/disk_near.h"
 #include "block/iov.h"
 
 #define THREAD_STACK (512 * KIB)
 #define RETRY_US     1000
-#define TOGETHER     16 /* ends told together */
+#define LONE_MOST    (64 * KIB) /* bytes: quickly copied */
+#define TOGETHER     16         /* ends told together */
 #define TOGETHER_NS  50000
 
 /* The part of a transfer within the topmost node; the sector that it ends in may be ragged. */
@@ -180,11 +183,25 @@ static bool may_wait(const struct disk *d, unsigned n, uint64_t since)
            now_ns() - since < TOGETHER_NS;
 }
 
+/* With `lock` held; gives it up. `req` was just taken. */
+static void come_near(struct disk *d, const struct blk_req *req, struct disk_near *near)
+{
+    bool lone = req->note.quick && d->inflight == 1 && req->len <= LONE_MOST;
+    int cpu = d->quick_cpu;
+    uint64_t at = d->quick_at;
+    disk_unlock(d);
+    if (lone)
+        disk_near_lone(near, cpu, now_ns() - at);
+    else
+        disk_near_other(near);
+}
+
 /* Does one request after another. The device lock, and the interrupt that follows, are worth more
  * than a write to the page cache, so the ends of such are told together. */
 static void work(struct disk *d)
 {
     struct req_list finished = {0};
+    struct disk_near near = {0};
     struct blk_req *req;
     uint64_t since = 0;
     unsigned n = 0;
@@ -203,7 +220,7 @@ static void work(struct disk *d)
         req = take(d);
         if (!req)
             break; /* closing; n is 0 */
-        disk_unlock(d);
+        come_near(d, req, &near);
         bool gated = req->note.started;
         if (n == 0)
             since = now_ns();
@@ -258,6 +275,10 @@ void disk_slow(struct disk *d, struct blk_req *req)
     req_push(&d->slow, req);
     d->queued++;
     d->nquick += req->note.quick;
+    if (req->note.quick) {
+        d->quick_cpu = sched_getcpu();
+        d->quick_at = now_ns();
+    }
     need_worker(d, takeable(d));
 }
 

@@ -47,6 +47,7 @@ static const struct rule {
     {SCMP_SYS(futex), ALL, "locks; halted vCPUs", 0, 0, 0},
     {SCMP_SYS(sched_yield), ALL, "waiting for another vCPU", 0, 0, 0},
     {SCMP_SYS(sched_getaffinity), REST, "how many processors there are", 0, 0, 0},
+    {SCMP_SYS(sched_setaffinity), REST, "a disk's own thread: block/disk_near.h", 0, ~0ull, 0},
     {SCMP_SYS(getcpu), ALL, "malloc", 0, 0, 0},
     {SCMP_SYS(nanosleep), REST, "throttled disks", 0, 0, 0},
     {SCMP_SYS(clock_nanosleep), REST, "likewise", 0, 0, 0},
