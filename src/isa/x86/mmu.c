@@ -653,15 +653,22 @@ void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid)
     flush_page(c, addr, pcid);
 }
 
+static __attribute__((noinline)) void withdraw(struct x86_tlbe *e, uint64_t tag, unsigned slot)
+{
+    atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(slot));
+}
+
+/* Called for many entries, of which few are meant: no local variable's address is taken here, which
+ * would cost a frame that is watched (ASan) for each. */
 static void unwrite(struct x86_tlbe *e, uint64_t host, unsigned slot)
 {
-    uint64_t tag = atomic_load_explicit(&e->wtag, memory_order_seq_cst);
+    uint64_t tag = __atomic_load_n(&e->wtag, __ATOMIC_SEQ_CST);
     if (X86_TLB_IS_NONE(tag))
         return;
     uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
     /* A half-made entry is checked again by its maker (x86_tlb_rewrite). */
     if (add + (tag & X86_PAGE_MASK) == host)
-        atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(slot));
+        withdraw(e, tag, slot);
 }
 
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff)
