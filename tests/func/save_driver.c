@@ -1,6 +1,6 @@
 /*
  * save_driver.c - as `sosia run SPEC [--set KEY=VALUE]...`, but the VM is saved all the time, and
- * goes on. Every second state is read back by a VM of its own, and what that one saves must be the
+ * goes on. Every eighth state is read back by a VM of its own, and what that one saves must be the
  * same.
  */
 #include <signal.h>
@@ -11,7 +11,8 @@
 
 #include "vmm/vm.h"
 
-#define EVERY_MS 20
+#define EVERY_MS           20
+#define SANITIZED_EVERY_MS 60 /* a save takes as many times as long; not with SOSIA_TEST_LONG=1 */
 
 static struct {
     struct spec spec;
@@ -112,7 +113,9 @@ int main(int argc, char **argv)
         return 1;
     }
     uv_timer_init(&d.vm.loop, &d.timer);
-    uv_timer_start(&d.timer, on_timer, EVERY_MS, EVERY_MS);
+    const unsigned every =
+        SOSIA_SANITIZED && !getenv("SOSIA_TEST_LONG") ? SANITIZED_EVERY_MS : EVERY_MS;
+    uv_timer_start(&d.timer, on_timer, every, every);
     rc = vm_run(&d.vm, &e);
     vm_destroy(&d.vm);
     spec_fini(&d.spec);
