@@ -40,6 +40,24 @@ void vcpu_post(struct vcpu *v, uint32_t bits)
         futex_wake(&v->cpu->pending);
 }
 
+/* Looks at `asleep` after any bits that found it queued. */
+static void wake_later(struct deferred *job)
+{
+    struct vcpu *v = CONTAINER_OF(job, struct vcpu, wake);
+    atomic_store(&v->wake_queued, false);
+    if (atomic_load(&v->asleep))
+        futex_wake(&v->cpu->pending);
+}
+
+void vcpu_post_locked(struct vcpu *v, uint32_t bits)
+{
+    uint32_t old = atomic_fetch_or(&v->cpu->pending, bits);
+    if ((old & bits) == bits || !atomic_load(&v->asleep) || atomic_exchange(&v->wake_queued, true))
+        return;
+    if (!deferred_add(&v->vm->deferred, &v->wake))
+        wake_later(&v->wake);
+}
+
 /* The flag first, then a look at `asleep`; the sleeper does it the other way round. */
 void vcpu_unhalt(struct vcpu *v)
 {
@@ -193,7 +211,7 @@ static void *vcpu_main(void *arg)
 int vcpu_init(struct vcpu *v, struct vm *vm, const struct engine *engine, unsigned index,
               struct error *e)
 {
-    *v = (struct vcpu){.vm = vm, .engine = engine};
+    *v = (struct vcpu){.vm = vm, .engine = engine, .wake.run = wake_later};
     struct x86_cpu *c = bigmem_alloc(sizeof *c);
     if (!c)
         return error_set(e, ERR_NOMEM, "out of memory for vCPU %u", index);

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "base/deferred.h"
 #include "engine/engine.h"
 
 struct vm;
@@ -18,9 +19,11 @@ struct vcpu {
     bool started;
     _Atomic int tid;         /* of the thread; 0: not running yet */
     _Atomic uint32_t asleep; /* the thread waits, or is about to wait, on cpu->pending */
-    struct {                 /* for the guest's steal time; the thread's own */
-        ns_t wall, cpu;      /* host time and the thread's share of it; wall 0: not counting */
-        ns_t stolen;         /* since then, not yet reported; may be negative */
+    struct deferred wake;    /* wakes it once the device lock is free */
+    atomic_bool wake_queued;
+    struct {            /* for the guest's steal time; the thread's own */
+        ns_t wall, cpu; /* host time and the thread's share of it; wall 0: not counting */
+        ns_t stolen;    /* since then, not yet reported; may be negative */
     } ran;
 };
 
@@ -33,6 +36,8 @@ void vcpu_join(struct vcpu *v); /* waits for the thread's end, if it was started
 
 /* (any thread) Sets X86_PEND_* bits and wakes the vCPU if it sleeps. */
 void vcpu_post(struct vcpu *v, uint32_t bits);
+/* The same with the device lock held, which it is likely to want at once: it may be woken later. */
+void vcpu_post_locked(struct vcpu *v, uint32_t bits);
 /* (any thread) Sets bits that need not wake it. */
 void vcpu_note(struct vcpu *v, uint32_t bits);
 /* (any thread) Ends its HLT, or the next one at once. */

@@ -50,7 +50,7 @@ struct vm {
     struct vclock clock;
     struct timerq timers;
     pthread_mutex_t lock;          /* the device lock */
-    struct deferred_list deferred; /* what a write of a vCPU leaves for when it is released */
+    struct deferred_list deferred; /* that lock's */
     struct pc *pc;
     struct x86_model model;
     struct vcpu vcpu[32];
@@ -104,6 +104,20 @@ int vm_create(struct vm *vm, const struct spec *s, const struct vmm_service *ser
 /* Runs until power-off, quit or failure. 0 or a negative code with *e filled. */
 int vm_run(struct vm *vm, struct error *e);
 void vm_destroy(struct vm *vm);
+
+/* The device lock, for what may wake threads that want it, too: they are woken when it is free. */
+static inline void vm_lock_devices(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    deferred_open(&vm->deferred);
+}
+
+static inline void vm_unlock_devices(struct vm *vm)
+{
+    struct deferred *jobs = deferred_close(&vm->deferred);
+    pthread_mutex_unlock(&vm->lock);
+    deferred_run(jobs);
+}
 
 /* (the loop's thread) The VM goes on with the next engine that this host can run, as soon as all
  * vCPUs have parked; the terminal tells which. */

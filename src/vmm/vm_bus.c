@@ -11,20 +11,6 @@ static struct vcpu *vcpu_of(void *ctx)
     return ctx;
 }
 
-/* Around what may tell a device that there is work. */
-static void lock_to_write(struct vm *vm)
-{
-    pthread_mutex_lock(&vm->lock);
-    deferred_open(&vm->deferred);
-}
-
-static void unlock_written(struct vm *vm)
-{
-    struct deferred *jobs = deferred_close(&vm->deferred);
-    pthread_mutex_unlock(&vm->lock);
-    deferred_run(jobs);
-}
-
 static uint64_t io_read(void *ctx, uint16_t port, unsigned size)
 {
     struct vm *vm = vcpu_of(ctx)->vm;
@@ -54,9 +40,9 @@ static void io_write(void *ctx, uint16_t port, uint64_t val, unsigned size)
         ferr(ctx, false);
         return;
     }
-    lock_to_write(vm);
+    vm_lock_devices(vm);
     space_write(pc_port(vm->pc), port, val, size);
-    unlock_written(vm);
+    vm_unlock_devices(vm);
 }
 
 static uint64_t mem_read(void *ctx, gpa_t addr, unsigned size)
@@ -71,9 +57,9 @@ static uint64_t mem_read(void *ctx, gpa_t addr, unsigned size)
 static void mem_write(void *ctx, gpa_t addr, uint64_t val, unsigned size)
 {
     struct vcpu *v = ctx;
-    lock_to_write(v->vm);
+    vm_lock_devices(v->vm);
     pc_mem_write(v->vm->pc, v->cpu->index, addr, val, size);
-    unlock_written(v->vm);
+    vm_unlock_devices(v->vm);
 }
 
 static int intr_ack(void *ctx)
@@ -113,9 +99,9 @@ static void set_tpr(void *ctx, uint64_t cr8)
 static bool apic_msr(void *ctx, uint32_t msr, bool write, uint64_t *val)
 {
     struct vcpu *v = ctx;
-    pthread_mutex_lock(&v->vm->lock);
+    vm_lock_devices(v->vm);
     bool ok = pc_apic_msr(v->vm->pc, v->cpu->index, msr, write, val);
-    pthread_mutex_unlock(&v->vm->lock);
+    vm_unlock_devices(v->vm);
     return ok;
 }
 
@@ -196,7 +182,7 @@ static void host_post(void *ctx, unsigned cpu, uint32_t pend)
 {
     struct vm *vm = ctx;
     if (cpu < vm->nvcpu)
-        vcpu_post(&vm->vcpu[cpu], pend);
+        vcpu_post_locked(&vm->vcpu[cpu], pend);
 }
 
 static void host_sipi(void *ctx, unsigned cpu, uint8_t vector)

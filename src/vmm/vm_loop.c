@@ -36,9 +36,9 @@ static void on_timer(uv_poll_t *p, int status, int events)
     uint64_t expirations;
     if (read(vm->timer_fd, &expirations, sizeof expirations) < 0)
         return; /* re-armed meanwhile by another thread */
-    pthread_mutex_lock(&vm->lock);
+    vm_lock_devices(vm);
     set_timer(vm, timerq_run(&vm->timers));
-    pthread_mutex_unlock(&vm->lock);
+    vm_unlock_devices(vm);
 }
 
 void vm_pause(struct vm *vm, bool pause)
