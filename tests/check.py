@@ -68,11 +68,12 @@ class Count:
 
 def build(name, options, behind=False):
     """Configures (once) and compiles; True if it worked. `behind`: quietly, with what others leave of
-    the processors."""
+    the processors; on half of them, as being nice counts for little with programs of other sessions."""
     folder = ROOT / name
     nice = ["nice", "-n", "19"] if behind else []
+    jobs = ["-j", str(max(1, os.cpu_count() // 2))] if behind else []
     steps = [] if (folder / "build.ninja").exists() else [["meson", "setup", *options, folder, ROOT]]
-    for step in [*steps, ["meson", "compile", "-C", folder]]:
+    for step in [*steps, ["meson", "compile", "-C", folder, *jobs]]:
         run = subprocess.run([*nice, *step], stdout=subprocess.PIPE if behind else sys.stderr,
                              stderr=subprocess.STDOUT if behind else None, text=True)
         if run.returncode:
