@@ -3,8 +3,10 @@
 #include "block/disk_near.h"
 
 #define STREAK  16
-#define HOLDOFF 4096
-#define LATE_NS 500000 /* many times what a change of threads takes */
+#define HOLDOFF 512
+#define LATE_NS 50000   /* on average: longer than a wake-up across processors */
+#define MOST_NS 1000000 /* of one */
+#define AVERAGE 64      /* writes, about */
 
 /* Who runs the VMM may have bound its threads meanwhile: that stays. */
 static void set_free(struct disk_near *n)
@@ -28,6 +30,7 @@ static void bind_to(struct disk_near *n, int cpu)
     if (CPU_COUNT(&one) == 1 && sched_setaffinity(0, sizeof one, &one) == 0) {
         n->bound = true;
         n->bound_to = cpu;
+        n->waits = 0;
     } else {
         set_free(n);
         n->holdoff = HOLDOFF;
@@ -37,9 +40,11 @@ static void bind_to(struct disk_near *n, int cpu)
 void disk_near_lone(struct disk_near *n, int cpu, uint64_t waited)
 {
     bool moved = cpu != n->cpu;
-    if (n->bound && (waited > LATE_NS || (moved && n->streak < STREAK))) {
+    n->waits += (waited < MOST_NS ? waited : MOST_NS) - n->waits / AVERAGE;
+    bool late = n->waits > (uint64_t)LATE_NS * AVERAGE;
+    if (n->bound && (late || (moved && n->streak < STREAK))) {
         set_free(n);
-        n->holdoff = waited > LATE_NS ? HOLDOFF : 0;
+        n->holdoff = late ? HOLDOFF : 0;
     }
     n->streak = moved ? 0 : n->streak + 1;
     n->cpu = cpu;

@@ -12,7 +12,7 @@
  *        ^                                            |  ^  |
  *        |   another request, or from another one     |  '--'
  *        |-<------------------------------------------|
- *        |   one came late: something else runs there |
+ *        |  they come late: something else runs there |
  *        '-<-- HOLDOFF writes later --- AWAY <--------'
  */
 #ifndef SOSIA_BLOCK_DISK_NEAR_H
@@ -29,6 +29,7 @@ struct disk_near { /* a worker's own; zeroes at first */
     int cpu;          /* where the last ones came from */
     unsigned streak;  /* how many lone writes in a row */
     unsigned holdoff; /* lone writes until it may be bound again */
+    uint64_t waits;   /* ns of about the last 64 of those, while it is bound */
     cpu_set_t free;   /* where it ran before it was bound */
 };
 

@@ -97,6 +97,9 @@ static void stays_away_where_it_waits(void **state)
     needs_two();
     writes(&n, MANY, first);
     disk_near_lone(&n, first, LATE);
+    assert_true(bound_to(first)); /* now and then it may */
+    for (unsigned i = 0; i < 10; i++)
+        disk_near_lone(&n, first, LATE);
     assert_true(runs_on(&before));
     writes(&n, 100, first);
     assert_true(runs_on(&before));
