@@ -123,10 +123,12 @@ static uint64_t chunk_mask(unsigned off, unsigned len)
 uint32_t ram_code_mark(struct ram *r, uint64_t roff, unsigned len, bool *withdraw)
 {
     struct code_page *p = &r->code[roff / PAGE_SIZE];
-    bool alone = atomic_fetch_add(&p->marking, 1) == 0;
+    atomic_fetch_add(&p->marking, 1);
     uint32_t gen = atomic_load(&p->gen);
-    uint64_t m = chunk_mask(roff % PAGE_SIZE, len);
-    *withdraw = atomic_fetch_or(&p->chunks, m) == 0 || !alone;
+    uint64_t had = atomic_fetch_or(&p->chunks, chunk_mask(roff % PAGE_SIZE, len));
+    /* Whoever marked it first has withdrawn them, unless it is still between mark and marked. It
+     * may have got there before this one's mark, though behind this one's first step. */
+    *withdraw = had == 0 || atomic_load(&p->marking) > 1;
     return gen;
 }
 
@@ -151,21 +153,16 @@ static void kill_page(struct ram *r, struct code_page *p)
     atomic_store(&p->chunks, 0);
     atomic_fetch_add(&p->gen, 1);
     uint64_t epoch = atomic_fetch_add(&r->code_epoch, 1) + 1;
-    struct ram_hit *h = &r->hit[epoch % RAM_HITS];
-    atomic_store(&h->epoch, 0);
-    atomic_store(&h->page, (uint64_t)(p - r->code));
-    atomic_store(&h->epoch, epoch);
+    atomic_store(&r->hit[epoch % RAM_HITS], epoch << RAM_HIT_PAGE | (uint64_t)(p - r->code));
     if (r->code_written)
         r->code_written(r->code_ctx);
 }
 
 bool ram_hit_page(const struct ram *r, uint64_t epoch, uint64_t *roff)
 {
-    const struct ram_hit *h = &r->hit[epoch % RAM_HITS];
-    if (atomic_load(&h->epoch) != epoch)
-        return false;
-    *roff = atomic_load(&h->page) * PAGE_SIZE;
-    return atomic_load(&h->epoch) == epoch;
+    uint64_t hit = atomic_load(&r->hit[epoch % RAM_HITS]);
+    *roff = (hit & ((1ull << RAM_HIT_PAGE) - 1)) * PAGE_SIZE;
+    return hit >> RAM_HIT_PAGE == epoch << RAM_HIT_PAGE >> RAM_HIT_PAGE;
 }
 
 void ram_add_writer(struct ram *r, uint64_t roff, uint32_t where)

@@ -44,12 +44,10 @@ struct code_page {
 #define RAM_NO_WRITER 0u
 #define RAM_WRITERS   0xffffffffu
 
-/* The pages that were hit last: slot n holds the page of a hit with code_epoch % size = n, and the
- * epoch, to tell whether it is the one. */
-#define RAM_HITS 64u
-struct ram_hit {
-    _Atomic uint64_t epoch, page;
-};
+/* The pages that were hit last: slot n holds the page of a hit with code_epoch % RAM_HITS = n, and
+ * above it the low bits of the epoch, to tell whether it is the one. */
+#define RAM_HITS     64u
+#define RAM_HIT_PAGE 40 /* bits: 4 PiB of RAM */
 
 /* 2 MiB, which become a large page of the host's when a vCPU has translated enough of them: the
  * host's TLB, and its page faults, are a good part of what memory costs. */
@@ -68,7 +66,7 @@ struct ram {
     struct code_page *code;      /* one for each page of `total` */
     _Atomic uint64_t code_dying; /* grows before a page's marks go and its generation grows */
     _Atomic uint64_t code_epoch; /* grows by as much after that */
-    struct ram_hit hit[RAM_HITS];
+    _Atomic uint64_t hit[RAM_HITS];
     struct ram_large *large; /* one for each 2 MiB, or part, of `total` */
     /* (any thread, whatever it holds; NULL: nobody asks) Cached code was hit: takes no lock. */
     void (*code_written)(void *ctx);

@@ -9,7 +9,8 @@
  *
  * What is held stays valid: a TLB entry is given up only at the guest's request or when the memory
  * map changes, neither of which happens within a translation but in C code, which ends the group. A
- * page to which the right to write is withdrawn meanwhile is dealt with as in tr_stored().
+ * page to which the right to write is withdrawn meanwhile is dealt with as in tr_stored(): all the
+ * group's stores from then on are reported.
  */
 #include "engine/jit/tr.h"
 
@@ -151,6 +152,8 @@ static unsigned survey(const struct tr *t, unsigned first, unsigned base, struct
             h->hi = hi;
             h->write |= write;
             h->last = n;
+            if (write)
+                h->last_write = n;
             count++;
         }
         if (ends(s) || !moves(s, base, &by))
@@ -177,6 +180,11 @@ bool tr_group_has(const struct tr *t, unsigned base, int64_t from, unsigned size
     const struct held *h = &t->held;
     return h->active && h->base == base && (h->write || !write) && from + h->at >= h->lo &&
            from + h->at + size <= h->hi;
+}
+
+bool tr_group_stores(const struct tr *t)
+{
+    return t->held.active && t->held.write && t->s < &t->j->src[t->held.last_write];
 }
 
 void tr_group_step(struct tr *t)

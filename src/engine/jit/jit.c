@@ -243,8 +243,9 @@ const uint8_t *jit_c_interp_end(struct x86_cpu *c, struct jit_insn *ji)
 
 void jit_c_raced(struct x86_cpu *c, const void *host, unsigned size)
 {
-    atomic_store(&c->jit_unwritten, 0);
-    x86_st_raced(c, host, size);
+    if (!(size & JIT_RACED_HELD))
+        atomic_store(&c->jit_unwritten, 0);
+    x86_st_raced(c, host, size & ~JIT_RACED_HELD);
 }
 
 /* ---- the run loop ---- */

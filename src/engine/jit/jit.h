@@ -195,8 +195,9 @@ struct jit_thunks {
     /* Jumped to: to RAX, in whatever mode the vCPU is now. */
     const uint8_t *jump_any;
     const uint8_t *syscall, *sysret; /* jumped to: syscall.c */
-    const uint8_t *dead;  /* jumped to from the `far` of a translation that was killed; RAX: RIP */
-    const uint8_t *raced; /* called; RAX: host address, R11D: size of a store */
+    const uint8_t *dead; /* jumped to from the `far` of a translation that was killed; RAX: RIP */
+    const uint8_t
+        *raced; /* called; RAX: host address, R11D: size of a store, as in jit_c_raced() */
     const uint8_t *fpu_load; /* called */
     const uint8_t *x87_load; /* called */
     void (*x87_save)(void);  /* from C */
@@ -426,6 +427,8 @@ bool jit_c_interp(struct x86_cpu *c, struct jit_insn *i);
 /* The host address to go on at, with cpu->jit_resume; `ret`: behind the site's call. */
 const uint8_t *jit_c_slow(struct x86_cpu *c, const uint8_t *ret);
 const uint8_t *jit_c_hot(struct x86_cpu *c, const uint8_t *ret);
+/* `size`: in bytes; with JIT_RACED_HELD, more stores follow by the check that this one passed. */
+#define JIT_RACED_HELD 0x80u
 void jit_c_raced(struct x86_cpu *c, const void *host, unsigned size);
 const uint8_t *jit_c_interp_end(struct x86_cpu *c, struct jit_insn *i);
 

@@ -330,6 +330,6 @@ void tr_stored(struct tr *t, struct opnd m, unsigned size)
         return;
     tr_cold_site(t, k, asm_jcc(b, CC_NZ, NULL));
     k->host = m;
-    k->size = (uint8_t)size;
+    k->size = (uint8_t)(size | (tr_group_stores(t) ? JIT_RACED_HELD : 0));
     k->back = b->p;
 }

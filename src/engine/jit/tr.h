@@ -48,8 +48,9 @@ struct held {
     bool active, write;
     unsigned base;        /* guest register */
     unsigned first, last; /* instructions */
-    int64_t lo, hi;       /* the range, relative to the register at `first` */
-    int64_t at;           /* how far it has moved since */
+    unsigned last_write;
+    int64_t lo, hi; /* the range, relative to the register at `first` */
+    int64_t at;     /* how far it has moved since */
 };
 
 /* An instruction has fewer than eight pieces, and fewer than three sites. */
@@ -210,6 +211,8 @@ bool tr_generic_can(const struct tr *t, const struct jit_src *s);
 bool tr_group_begin(struct tr *t, unsigned base);
 /* Has the access been checked already? */
 bool tr_group_has(const struct tr *t, unsigned base, int64_t from, unsigned size, bool write);
+/* Another store of the group follows this instruction's. */
+bool tr_group_stores(const struct tr *t);
 void tr_group_step(struct tr *t); /* behind each instruction */
 
 /* ---- system.c ---- */
