@@ -158,9 +158,9 @@ static void run_lazy(struct vm *vm)
 {
     if (!timerq_has_lazy(&vm->timers))
         return;
-    pthread_mutex_lock(&vm->lock);
+    vm_lock_devices(vm);
     timerq_idle(&vm->timers);
-    pthread_mutex_unlock(&vm->lock);
+    vm_unlock_devices(vm);
 }
 
 static void vcpu_sleep(struct vcpu *v)
