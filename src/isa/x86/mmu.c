@@ -658,11 +658,11 @@ static __attribute__((noinline)) void withdraw(struct x86_tlbe *e, uint64_t tag,
     atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(slot));
 }
 
-/* Called for many entries, of which few are meant: no local variable's address is taken here, which
- * would cost a frame that is watched (ASan) for each. */
+/* Called for many entries, of which few are meant: withdraw() has the local variable whose address
+ * is taken, for that costs a frame that is watched (ASan). */
 static void unwrite(struct x86_tlbe *e, uint64_t host, unsigned slot)
 {
-    uint64_t tag = __atomic_load_n(&e->wtag, __ATOMIC_SEQ_CST);
+    uint64_t tag = atomic_load(&e->wtag);
     if (X86_TLB_IS_NONE(tag))
         return;
     uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
