@@ -11,6 +11,7 @@ import os
 import pathlib
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -333,6 +334,17 @@ def victim(tool, pid):
     return None
 
 
+def kill_process(pid):
+    """SIGKILL; it has ended afterwards."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            expect(select.select([fd], [], [], ANSWER)[0], "it does not end")
+        finally:
+            os.close(fd)
+
+
 def losing(verb, prepare, after):
     """A test: `prepare` gives the arguments for round n, `after` looks at the VM when its process was
     killed and the verb has ended; it is told whether the verb said that it was done."""
@@ -350,8 +362,7 @@ def losing(verb, prepare, after):
                     if n > 0:
                         time.sleep(rng.uniform(0, took * 1.1))
                         if pid := victim(p.pid, pid):
-                            with contextlib.suppress(ProcessLookupError):
-                                os.kill(pid, signal.SIGKILL)
+                            kill_process(pid)
                     told = p.communicate(timeout=ANSWER)[1]
                     took = time.monotonic() - start if n == 0 else took
                 where = f"{verb} round {n} seed {SEED}:"
