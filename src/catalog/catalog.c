@@ -239,6 +239,7 @@ static bool is_same(int folder, const char *name, int dir)
 
 int vm_open(int folder, const char *name, enum vm_find how, struct vm *vm, struct error *e)
 {
+    static const char *const written[] = {VM_SPEC, VM_STATE_FILE, NULL};
     char path[STORE_PATH];
     *vm = (struct vm){.dir = -1, .lock = -1};
     snprintf(vm->name, sizeof vm->name, "%s", name);
@@ -263,6 +264,8 @@ int vm_open(int folder, const char *name, enum vm_find how, struct vm *vm, struc
         rc = no_such(name, e);
     if (rc)
         vm_close(vm);
+    else if (how == VM_FIND_CHANGE)
+        store_sweep(vm->dir, written);
     return rc;
 }
 

@@ -107,6 +107,31 @@ int store_write(int dir, const char *name, const char *text, size_t len, struct 
     return store_sync(dir, e);
 }
 
+/* ".NAME.PID.part" */
+static bool is_part_of(const char *file, const char *name)
+{
+    size_t len = strlen(name);
+    if (file[0] != '.' || strncmp(file + 1, name, len) != 0 || file[len + 1] != '.')
+        return false;
+    const char *pid = file + len + 2;
+    size_t digits = strspn(pid, "0123456789");
+    return digits > 0 && strcmp(pid + digits, ".part") == 0;
+}
+
+void store_sweep(int dir, const char *const *name)
+{
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d && fd >= 0)
+        close(fd);
+    for (struct dirent *f; d && (f = readdir(d));)
+        for (unsigned i = 0; name[i]; i++)
+            if (is_part_of(f->d_name, name[i]))
+                unlinkat(dir, f->d_name, 0);
+    if (d)
+        closedir(d);
+}
+
 int store_sync(int dir, struct error *e)
 {
     if (fsync(dir) < 0 && errno != EINVAL)

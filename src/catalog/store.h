@@ -3,7 +3,8 @@
  *
  * A file is written under a hidden name in the same folder, made durable, renamed, and then the
  * folder is made durable. Whoever is killed leaves the old contents or the new, and at worst a
- * hidden file (".NAME.PID.part") that nobody reads. Messages name the file by its path.
+ * hidden file (".NAME.PID.part") that nobody reads and store_sweep() removes. Messages name the
+ * file by its path.
  */
 #ifndef SOSIA_CATALOG_STORE_H
 #define SOSIA_CATALOG_STORE_H
@@ -20,6 +21,9 @@ const char *store_path(int dir, const char *name, char out[STORE_PATH]);
 int store_read(int dir, const char *name, size_t max, char **text, size_t *len, struct error *e);
 /* ERR_PERM, ERR_IO (no space, too). */
 int store_write(int dir, const char *name, const char *text, size_t len, struct error *e);
+/* Removes what writers of these files (NULL at the end) left that were killed; nobody else may be
+ * writing them. What cannot be removed stays. */
+void store_sweep(int dir, const char *const *name);
 /* A new file in a folder that nobody reads yet: written in place, durable. */
 int store_write_new(int dir, const char *name, const char *text, size_t len, struct error *e);
 /* All of an open file into another, durable; `name` is for messages. */

@@ -91,6 +91,32 @@ static void stores(void **state)
     vm_close(&vm);
 }
 
+/* Who takes the lock removes what a killed writer left, and nothing else. */
+static void sweeps_parts(void **state)
+{
+    static const char *const left[] = {".vm.yaml.1.part", ".state.json.4194304.part"},
+                             *const others[] = {"vm.yaml.1.part",   ".vm.yaml.part",
+                                                ".vm.yaml..part",   ".vm.yaml.1x.part",
+                                                ".vm.yaml.1.part~", ".theirs.1.part"};
+    struct vm vm;
+    make("parts");
+    assert_int_equal(catalog_find(&c, "parts", VM_FIND_READ, &vm, &e), 0);
+    size_t before = count(vm.dir);
+    for (size_t i = 0; i < ARRAY_LEN(left); i++)
+        assert_int_equal(store_write_new(vm.dir, left[i], "x", 1, &e), 0);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        assert_int_equal(store_write_new(vm.dir, others[i], "x", 1, &e), 0);
+    vm_close(&vm);
+    assert_int_equal(catalog_find(&c, "parts", VM_FIND_READ, &vm, &e), 0);
+    assert_int_equal(count(vm.dir), before + ARRAY_LEN(left) + ARRAY_LEN(others));
+    vm_close(&vm);
+    assert_int_equal(catalog_find(&c, "parts", VM_FIND_CHANGE, &vm, &e), 0);
+    assert_int_equal(count(vm.dir), before + ARRAY_LEN(others));
+    for (size_t i = 0; i < ARRAY_LEN(left); i++)
+        assert_int_equal(faccessat(vm.dir, left[i], F_OK, 0), -1);
+    vm_close(&vm);
+}
+
 static void removes_trees(void **state)
 {
     make("t");
@@ -260,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stores),
+        cmocka_unit_test(sweeps_parts),
         cmocka_unit_test(removes_trees),
         cmocka_unit_test(states_from_locks),
         cmocka_unit_test(verbs_exclude_each_other),
