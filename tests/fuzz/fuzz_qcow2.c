@@ -14,45 +14,69 @@
 #include "block/iov.h"
 #include "fuzz.h"
 
-#define PAGES     8192u /* of 4 KiB that the file may have */
+#define PAGES     2048u /* of 4 KiB that the file may have */
 #define DAMAGES   12
 #define OPS       24
-#define BUF       (256u * 1024)
-#define DISK_SIZE (1 * MIB)
+#define BUF       (128u * 1024)
+#define DISK_SIZE (256 * KIB)
+#define CACHE     (64 * KIB) /* large enough for all tables */
 
-/* A file in memory, mostly holes; ENOSPC when it has too many pages. */
+/* A file in memory, mostly holes; ENOSPC when it has too many pages. A copy has its pages in common
+ * with the file that it was made from, until it writes to them: that file stays as it is. */
 struct mem {
     struct node node;
-    uint64_t number[PAGES]; /* of the page + 1; 0: free */
-    uint8_t *page[PAGES];
+    struct {
+        uint64_t number; /* of the page + 1; 0: free */
+        uint8_t *data;
+        bool common;
+    } page[PAGES];
     unsigned used;
     bool stays; /* closing does not free it */
 };
 
-static uint8_t *find_page(struct mem *m, uint64_t number, bool make)
+/* The page's place, or where it would be. */
+static unsigned place_of(const struct mem *m, uint64_t number)
 {
-    for (unsigned i = (unsigned)(number * 0x9e3779b1u) % PAGES;; i = (i + 1) % PAGES) {
-        if (m->number[i] == number + 1)
-            return m->page[i];
-        if (m->number[i])
-            continue;
-        if (!make || m->used >= PAGES / 2 || !(m->page[i] = calloc(1, PAGE_SIZE)))
-            return NULL;
+    unsigned i = (unsigned)(number * 0x9e3779b1u) % PAGES;
+    while (m->page[i].number && m->page[i].number != number + 1)
+        i = (i + 1) % PAGES;
+    return i;
+}
+
+static const uint8_t *page_to_read(const struct mem *m, uint64_t number)
+{
+    return m->page[place_of(m, number)].data;
+}
+
+static uint8_t *page_to_write(struct mem *m, uint64_t number)
+{
+    unsigned i = place_of(m, number);
+    const uint8_t *old = m->page[i].data;
+    if (old && !m->page[i].common)
+        return m->page[i].data;
+    uint8_t *data = old || m->used < PAGES / 2 ? calloc(1, PAGE_SIZE) : NULL;
+    if (!data)
+        return NULL;
+    if (old)
+        memcpy(data, old, PAGE_SIZE);
+    else
         m->used++;
-        m->number[i] = number + 1;
-        return m->page[i];
-    }
+    m->page[i].number = number + 1;
+    m->page[i].data = data;
+    m->page[i].common = false;
+    return data;
 }
 
 static int mem_move(struct mem *m, uint8_t *buf, uint64_t len, uint64_t at, bool write)
 {
     while (len > 0) {
         uint64_t in = at % PAGE_SIZE, part = min_u64(len, PAGE_SIZE - in);
-        uint8_t *p = find_page(m, at / PAGE_SIZE, write);
-        if (write && !p)
+        uint8_t *w = write ? page_to_write(m, at / PAGE_SIZE) : NULL;
+        const uint8_t *p = write ? w : page_to_read(m, at / PAGE_SIZE);
+        if (write && !w)
             return -ENOSPC;
         if (write)
-            memcpy(p + in, buf, part);
+            memcpy(w + in, buf, part);
         else if (p)
             memcpy(buf, p + in, part);
         else
@@ -89,7 +113,7 @@ static int mem_zero(struct node *n, uint64_t offset, uint64_t len, unsigned flag
     n->size = max_u64(n->size, offset + len);
     for (uint64_t at = offset; at < offset + len;) {
         uint64_t part = min_u64(offset + len - at, PAGE_SIZE - at % PAGE_SIZE);
-        if (find_page((struct mem *)(void *)n, at / PAGE_SIZE, false))
+        if (page_to_read((struct mem *)(void *)n, at / PAGE_SIZE))
             mem_move((struct mem *)(void *)n, zeroes, part, at, true);
         at += part;
     }
@@ -104,7 +128,8 @@ static int mem_flush(struct node *n)
 static void mem_free(struct mem *m)
 {
     for (unsigned i = 0; i < PAGES; i++)
-        free(m->page[i]);
+        if (!m->page[i].common)
+            free(m->page[i].data);
     free(m);
 }
 
@@ -131,16 +156,29 @@ static struct mem *mem_open(void)
     return m;
 }
 
+static struct mem *mem_copy(const struct mem *from)
+{
+    struct mem *m = malloc(sizeof *m);
+    FUZZ_REQUIRE(m);
+    *m = *from;
+    for (unsigned i = 0; i < PAGES; i++)
+        m->page[i].common = true;
+    return m;
+}
+
 /* Whatever an image names is a small disk of ones. */
 static int open_named(const struct format_opener *o, const char *from, const char *name,
                       const char *format, bool readonly, unsigned depth, struct node **out,
                       struct error *e)
 {
-    static uint8_t ones[PAGE_SIZE];
-    memset(ones, 1, sizeof ones);
-    *out = &mem_open()->node;
-    for (uint64_t at = 0; at < DISK_SIZE / 2; at += sizeof ones)
-        FUZZ_REQUIRE(!node_write(*out, ones, sizeof ones, at, 0));
+    static uint8_t ones[DISK_SIZE / 2];
+    static struct mem *disk;
+    if (!disk) {
+        disk = mem_open();
+        memset(ones, 1, sizeof ones);
+        FUZZ_REQUIRE(!node_write(&disk->node, ones, sizeof ones, 0, 0));
+    }
+    *out = &mem_copy(disk)->node;
     (*out)->readonly = readonly;
     (*out)->grows = !strcmp(format, "file");
     return 0;
@@ -176,8 +214,11 @@ static struct node *open_image(struct node *file, bool readonly, bool check)
 static uint8_t buf[BUF];
 
 /* An image with some of everything in it. */
-static void make_image(struct mem *m, unsigned kind)
+static struct mem *make_image(unsigned kind)
 {
+    struct mem *m = mem_open();
+    m->stays = true;
+    qcow2_set_cache_size(CACHE); /* whatever the input before this one had set */
     struct format_create c = {.size = DISK_SIZE,
                               .value = kinds[kind].value,
                               .backing = kinds[kind].backing,
@@ -186,12 +227,22 @@ static void make_image(struct mem *m, unsigned kind)
     struct node *n = open_image(&m->node, false, false);
     FUZZ_REQUIRE(n);
     memset(buf, 2, sizeof buf);
-    FUZZ_REQUIRE(!node_write(n, buf, 100000, 5000, 0));
+    FUZZ_REQUIRE(!node_write(n, buf, 25000, 5000, 0));
     FUZZ_REQUIRE(!node_zero(n, 65536, 65536, 0));
-    FUZZ_REQUIRE(!node_discard(n, 16384, 16384));
-    for (uint64_t at = 512 * KIB; at < 600 * KIB && n->granularity <= BUF; at += n->granularity)
+    FUZZ_REQUIRE(!node_discard(n, 16384, 8192));
+    for (uint64_t at = 128 * KIB; at < 150 * KIB && n->granularity <= BUF; at += n->granularity)
         format_qcow2.write_compressed(n, buf, n->granularity, at);
     node_close(n);
+    return m;
+}
+
+/* A copy: to make an image takes longer than all that is done with it. */
+static struct mem *image_of(unsigned kind)
+{
+    static struct mem *made[ARRAY_LEN(kinds)];
+    if (!made[kind])
+        made[kind] = make_image(kind);
+    return mem_copy(made[kind]);
 }
 
 /* A snapshot of the disk as it is; its refcounts are not right, which nobody needs to mind. */
@@ -328,11 +379,9 @@ static void repair(struct mem *m, bool sound)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_in in = {data, size};
-    struct mem *m = mem_open();
     uint8_t first = fuzz_u8(&in), damages = fuzz_u8(&in) % DAMAGES, flags = fuzz_u8(&in);
-    qcow2_set_cache_size(flags & 1 ? 0 : 1 * MIB);
-    m->stays = true;
-    make_image(m, first % ARRAY_LEN(kinds));
+    struct mem *m = image_of(first % ARRAY_LEN(kinds));
+    qcow2_set_cache_size(flags & 1 ? 0 : CACHE);
     if (flags & 2)
         add_snapshot(m);
     for (unsigned i = 0; i < damages; i++)

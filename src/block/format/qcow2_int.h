@@ -266,7 +266,8 @@ int qcow2_corrupt(struct qcow2 *q, const char *what, uint64_t offset);
 /* ---- qcow2_refcount.c ---- all with `meta` held */
 int qcow2_refcount_init(struct qcow2 *q, struct error *e);
 int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *value);
-/* If `cluster` is the first of a slice of refcounts that are all 0: how many these are; else 0. */
+/* How many clusters from this one on have the refcount 0, as far as that is told at once: at the
+ * beginning of a slice of refcounts up to all of it, of 64 bits in it those; else 0. */
 int qcow2_refcount_none(struct qcow2 *q, uint64_t cluster, uint64_t *n);
 int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t value);
 uint64_t qcow2_refcount_load(const struct qcow2 *q, const uint8_t *block, uint64_t index);

@@ -146,12 +146,12 @@ int qcow2_refcount_none(struct qcow2 *q, uint64_t cluster, uint64_t *n)
     uint64_t i;
     int rc = find(q, cluster, &s, &i);
     *n = 0;
-    if (rc || !s || i)
+    if (rc || !s || (i << q->order) % 64)
         return rc;
-    for (uint32_t k = 0; k < q->slice; k += 8)
-        if (load_le64(s->data + k))
-            return 0;
-    *n = q->slice * 8ull >> q->order;
+    uint64_t from = i << q->order >> 3, end = i ? from + 8 : q->slice, at = from;
+    while (at < end && !load_le64(s->data + at))
+        at += 8;
+    *n = (at - from) * 8 >> q->order;
     return 0;
 }
 
