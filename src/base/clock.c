@@ -1,74 +1,7 @@
-/* clock.c - see clock.h. */
+/* clock.c - timers; see clock.h. */
 #include "base/clock.h"
 
 #include <stdlib.h>
-#include <time.h>
-
-static ns_t host_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (ns_t)t.tv_sec * NS_PER_SEC + t.tv_nsec;
-}
-
-void vclock_init(struct vclock *c)
-{
-    atomic_store(&c->frozen, 0);
-    atomic_store(&c->offset, -host_now());
-    atomic_store(&c->running, 1);
-}
-
-void vclock_init_manual(struct vclock *c)
-{
-    atomic_store(&c->frozen, 0);
-    atomic_store(&c->offset, 0);
-    atomic_store(&c->running, 0);
-}
-
-void vclock_set(struct vclock *c, ns_t t)
-{
-    atomic_store(&c->frozen, t);
-}
-
-void vclock_pause(struct vclock *c)
-{
-    if (!atomic_load(&c->running))
-        return;
-    atomic_store(&c->frozen, vclock_now(c));
-    atomic_store(&c->running, 0);
-}
-
-void vclock_resume(struct vclock *c)
-{
-    if (atomic_load(&c->running))
-        return;
-    atomic_store(&c->offset, atomic_load(&c->frozen) - host_now());
-    atomic_store(&c->running, 1);
-}
-
-void vclock_advance(struct vclock *c, ns_t n)
-{
-    if (atomic_load(&c->running))
-        atomic_fetch_add(&c->offset, n);
-    else
-        atomic_fetch_add(&c->frozen, n);
-}
-
-ns_t vclock_now(struct vclock *c)
-{
-    if (!atomic_load_explicit(&c->running, memory_order_acquire))
-        return atomic_load_explicit(&c->frozen, memory_order_relaxed);
-    return host_now() + atomic_load_explicit(&c->offset, memory_order_relaxed);
-}
-
-int64_t vclock_epoch(struct vclock *c)
-{
-    struct timespec t;
-    ns_t before = vclock_now(c);
-    clock_gettime(CLOCK_REALTIME, &t);
-    ns_t middle = before + (vclock_now(c) - before) / 2;
-    return (int64_t)t.tv_sec * NS_PER_SEC + t.tv_nsec - middle;
-}
 
 void timerq_init(struct timerq *q, struct vclock *clock)
 {

@@ -12,15 +12,39 @@
 #ifndef SOSIA_BASE_CLOCK_H
 #define SOSIA_BASE_CLOCK_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/error.h"
 #include "base/types.h"
 
+/* VM time by the host's TSC, for those who read it without a call: ns + ((tsc - from) * rate >>
+ * 32), as long as tsc - from < span. To read: `turn`; `span`, which must not be 0; the rest; `turn`
+ * again, and if it is another, all again. Whoever finds that the span is over calls vclock_now().
+ */
+struct vclock_line {
+    _Atomic uint64_t turn; /* grows whenever the line becomes another */
+    _Atomic uint64_t span; /* TSC ticks; 0: there is no line */
+    _Atomic uint64_t from, rate;
+    _Atomic ns_t ns;
+};
+
+struct vclock_pair { /* both at the same moment */
+    uint64_t tsc;
+    ns_t ns; /* CLOCK_MONOTONIC */
+};
+
 struct vclock {
     _Atomic ns_t offset; /* VM time = host monotonic time + offset, while running */
     _Atomic ns_t frozen; /* VM time while paused or manual */
     _Atomic int running; /* 0: paused or manual */
+    struct vclock_line line;
+    bool by_tsc;              /* there may be a line */
+    pthread_mutex_t lock;     /* of what is below, and for whoever changes the line */
+    struct vclock_pair begin; /* of what `rate` was measured over; tsc 0: nothing yet */
+    uint64_t rate;            /* ns per tick * 2^32; 0: not known yet */
+    bool steady;              /* the line is what time went by until now */
+    ns_t least;               /* what has been told already */
 };
 
 void vclock_init(struct vclock *c);        /* host-driven, starts at 0, running */

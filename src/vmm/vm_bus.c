@@ -163,6 +163,7 @@ void vm_setup_cpu(struct vm *vm, struct x86_cpu *c)
         .mem_write = mem_write,
         .intr_ack = intr_ack,
         .tsc = tsc,
+        .tsc_line = PC_TSC_HZ == NS_PER_SEC ? &vm->clock.line : NULL,
         .get_tpr = get_tpr,
         .set_tpr = set_tpr,
         .apic_msr = apic_msr,

@@ -52,6 +52,59 @@ static void test_advance(void **state)
     assert_in_range(vclock_now(&c), 77, t - 1);
 }
 
+static ns_t monotonic(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (ns_t)t.tv_sec * NS_PER_SEC + t.tv_nsec;
+}
+
+#define MS (NS_PER_SEC / 1000)
+
+/* Until `end` it does not go back, and is not later than the host's clock by more than `ahead`, nor
+ * earlier. `begin`: what that shows at 0. */
+static void follow(struct vclock *c, ns_t begin, ns_t end, ns_t ahead)
+{
+    const ns_t near = MS / 10;
+    ns_t last = vclock_now(c), after;
+    do {
+        ns_t before = monotonic() - begin;
+        ns_t now = vclock_now(c);
+        after = monotonic() - begin;
+        assert_true(now >= last);
+        last = now;
+        if (after - before < near) /* not interrupted */
+            assert_true(now >= before - near && now <= after + near + ahead);
+    } while (after < end);
+}
+
+static void test_follows_the_host(void **state)
+{
+    struct vclock c;
+    vclock_init(&c);
+    ns_t begin = monotonic() - vclock_now(&c);
+    follow(&c, begin, 100 * MS, 0);
+    if (!c.by_tsc)
+        skip();
+    assert_true(c.line.span);      /* it is in use, if it is offered */
+    c.begin.tsc = c.line.from = 1; /* the host slept: its TSC went on */
+    follow(&c, begin, 200 * MS, 50 * MS);
+    follow(&c, begin, 300 * MS, 0);
+    c.line.from = c.begin.tsc = ~0ull >> 1; /* it began anew */
+    follow(&c, begin, 500 * MS, 50 * MS);
+    follow(&c, begin, 600 * MS, 0);
+    c.begin.ns -= NS_PER_SEC; /* it goes at another rate */
+    c.line.span = 0;
+    follow(&c, begin, 800 * MS, 0);
+    assert_true(c.line.span);
+    ns_t then = vclock_now(&c);
+    vclock_advance(&c, NS_PER_SEC);
+    assert_true(vclock_now(&c) >= then + NS_PER_SEC);
+    vclock_pause(&c);
+    assert_false(c.line.span);
+    assert_true(vclock_now(&c) >= then + NS_PER_SEC);
+}
+
 static void test_pause_stops_time(void **state)
 {
     struct vclock c;
@@ -205,6 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_manual_clock),
         cmocka_unit_test(test_advance),
+        cmocka_unit_test(test_follows_the_host),
         cmocka_unit_test(test_pause_stops_time),
         cmocka_unit_test(test_epoch),
         cmocka_unit_test(test_lazy),

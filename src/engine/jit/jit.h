@@ -195,6 +195,7 @@ struct jit_thunks {
     /* Jumped to: to RAX, in whatever mode the vCPU is now. */
     const uint8_t *jump_any;
     const uint8_t *syscall, *sysret; /* jumped to: syscall.c */
+    const uint8_t *tsc;              /* called; CF: RAX is the guest's TSC; RDX is lost: tsc.c */
     const uint8_t *dead; /* jumped to from the `far` of a translation that was killed; RAX: RIP */
     const uint8_t
         *raced; /* called; RAX: host address, R11D: size of a store, as in jit_c_raced() */
@@ -318,6 +319,10 @@ void jit_cmp_canonical(struct asm_buf *b, unsigned reg, unsigned tmp);
  * and `tmp` are lost. The key is stored as a whole: who loads it next would have to wait for the
  * store of a part. */
 void jit_set_mode(struct asm_buf *b, int32_t key, unsigned tmp, unsigned mode);
+
+/* ---- tsc.c ---- */
+
+void jit_tsc_thunk(struct asm_buf *b);
 
 /* ---- syscall.c ---- */
 void jit_syscall_thunk(struct jit *j, struct asm_buf *b);

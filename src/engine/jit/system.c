@@ -270,6 +270,9 @@ static bool of_any_level(struct tr *t, bool *end)
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSRET:
         return tr_syscall(t, end);
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+        return tr_tsc(t);
     case ZYDIS_MNEMONIC_MOV:
         return mov_from(t);
     case ZYDIS_MNEMONIC_RDFSBASE:

@@ -657,6 +657,8 @@ bool jit_thunks_make(struct x86_cpu *c)
     jit_syscall_thunk(j, &m.b);
     t->sysret = at(&m);
     jit_sysret_thunk(j, &m.b);
+    t->tsc = at(&m);
+    jit_tsc_thunk(&m.b);
     t->dead = at(&m);
     asm_store(&m.b, OP_GS(G_OFF(s.rip)), H_RAX, 8);
     asm_jmp(&m.b, jit_rw(j, t->dispatch));

@@ -221,6 +221,7 @@ bool tr_system(struct tr *t, bool *end);
  * no room for them. */
 bool tr_modes(struct tr *t, struct jit_mode m, unsigned *plain, unsigned *global);
 bool tr_syscall(struct tr *t, bool *end); /* syscall.c */
+bool tr_tsc(struct tr *t);                /* tsc.c */
 
 /* ---- flow (flow.c) ---- */
 /* Looks at cpu->pending; if it is set, leaves the translation, to continue at `rip`. */

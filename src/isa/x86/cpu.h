@@ -28,8 +28,10 @@ struct x86_bus {
     void (*io_write)(void *ctx, uint16_t port, uint64_t val, unsigned size);
     uint64_t (*mem_read)(void *ctx, gpa_t addr, unsigned size);
     void (*mem_write)(void *ctx, gpa_t addr, uint64_t val, unsigned size);
-    int (*intr_ack)(void *ctx);     /* vector of the interrupt to deliver, or -1: none any more */
-    uint64_t (*tsc)(void *ctx);     /* machine TSC, before tsc_offset */
+    int (*intr_ack)(void *ctx); /* vector of the interrupt to deliver, or -1: none any more */
+    uint64_t (*tsc)(void *ctx); /* machine TSC, before tsc_offset */
+    /* The same, as long as there is a line; NULL: there never is. */
+    const struct vclock_line *tsc_line;
     uint64_t (*get_tpr)(void *ctx); /* CR8 */
     void (*set_tpr)(void *ctx, uint64_t cr8);
     /* APIC_BASE and TSC_DEADLINE MSRs. False: the value is refused (#GP). */
