@@ -204,6 +204,39 @@ TEST(fences, "smp: MFENCE and LOCK order a store before a load")
     IS(both_zero, 0);
 }
 
+static volatile uint64_t tsc_last, tsc_end;
+static volatile unsigned tsc_lock, warps;
+
+static uint64_t tsc_ordered(void)
+{
+    __asm__ volatile("lfence" : : : "memory");
+    return rdtsc();
+}
+
+/* One after the other reads it, and never less than the one before. */
+static void read_tsc(void *arg)
+{
+    (void)arg;
+    while (tsc_last < tsc_end) {
+        while (__atomic_exchange_n(&tsc_lock, 1, __ATOMIC_SEQ_CST))
+            pause();
+        uint64_t now = tsc_ordered();
+        warps += now < tsc_last;
+        tsc_last = now;
+        __atomic_store_n(&tsc_lock, 0, __ATOMIC_SEQ_CST);
+    }
+}
+
+TEST(one_tsc, "smp: the TSC is the same on all processors, and never goes back")
+{
+    uint32_t r[4];
+    cpuid(0x15, 0, r); /* ECX: crystal in Hz; one tick each */
+    OK(r[2] >= 1000000);
+    tsc_end = rdtsc() + r[2] / 10;
+    together(read_tsc, NULL);
+    IS(warps, 0);
+}
+
 /* ---- code ---- */
 
 static uint8_t code[4096] __attribute__((aligned(4096)));
