@@ -283,6 +283,7 @@ static int begin(struct taking *t, const char *name, struct error *e)
                          "%s has a snapshot \"%s\" already; choose another name, or `sosia snap rm "
                          "%s %s`",
                          t->vm->name, name, t->vm->name, name);
+    snapshot_sweep(t->vm, t->folder, false); /* changes the state that is loaded now */
     rc = vm_snapshot_current(t->vm, t->snap.parent, e);
     return rc ? rc : vm_state_load(t->vm->dir, &t->state, e);
 }
@@ -298,9 +299,8 @@ static void end(struct taking *t)
     vm_state_fini(&t->state);
 }
 
-static int sweep_and_take(struct taking *t, int64_t *pause_ns, struct error *e)
+static int take_or_sweep(struct taking *t, int64_t *pause_ns, struct error *e)
 {
-    snapshot_sweep(t->vm, t->folder, false);
     int rc = take(t, pause_ns, e);
     if (rc)
         snapshot_sweep(t->vm, t->folder, false);
@@ -333,7 +333,7 @@ int vm_snapshot_take(const struct vm *vm, const char *name, struct error *e)
     if (!rc) {
         t.file = status.state;
         t.snap.of = status.run == VM_SUSPENDED ? SNAPSHOT_SUSPENDED : SNAPSHOT_STOPPED;
-        rc = sweep_and_take(&t, &none, e);
+        rc = take_or_sweep(&t, &none, e);
     }
     end(&t);
     return rc;
@@ -345,7 +345,7 @@ int vm_snapshot_take_live(const struct vm *vm, const char *name, int64_t *pause_
         .vm = vm, .live = true, .snap = {.of = SNAPSHOT_RUNNING}, .folder = -1, .dir = -1};
     int rc = begin(&t, name, e);
     if (!rc)
-        rc = sweep_and_take(&t, pause_ns, e);
+        rc = take_or_sweep(&t, pause_ns, e);
     end(&t);
     return rc;
 }

@@ -175,6 +175,22 @@ def refusals(folder, prog):
         expect(get(prog, "info", "web")["state"] == "running", "suspended for nothing")
 
 
+def replaced(folder, prog):
+    """layers that a take sweeps, behind a killed verb and a disk put in place, are not missed later"""
+    with catalog(folder, prog) as top:
+        ok(prog, "create", "web", "--memory", "32M", "--disk", "1M")
+        ok(prog, "snap", "take", "web", "one")
+        disk, taken = top / "vms/web/disks/disk0.qcow2", top / "vms/web/snapshots"
+        old = layers(top, "web")
+        ok(prog, "disk", "create", str(top / "own.qcow2"), "1M")
+        (top / "own.qcow2").replace(disk)
+        (taken / "one").rename(taken / ".gone-12345678")
+        ok(prog, "snap", "take", "web", "two")
+        expect(not set(old) & set(layers(top, "web")), "not swept")
+        ok(prog, "snap", "take", "web", "three")
+        ok(prog, "start", "web")
+
+
 def clones(folder, prog):
     """linked clones keep what they rest on when the snapshots go"""
     rng = random.Random(3)
@@ -346,5 +362,5 @@ def killed_running(folder, prog):
         check_images(top)
 
 
-TESTS = [stopped, differences, refusals, clones, running, killed, each_instant, killed_running]
+TESTS = [stopped, differences, refusals, replaced, clones, running, killed, each_instant, killed_running]
 run_tests([t for t in TESTS if len(sys.argv) < 3 or t.__name__ in sys.argv[2:]], sys.argv[1])
