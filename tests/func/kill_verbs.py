@@ -3,7 +3,8 @@
 the VM's process: the catalog can be read afterwards, each VM is as it was or as it was to be, what was
 acknowledged is there, no lock is left, and the next verb works.
 
-SOSIA_TEST_LONG=1: 500 times each. Arguments behind the program: only the tests of these names.
+SOSIA_TEST_LONG=1: 500 times each (SOSIA_TEST_KILLS). Arguments behind the program: only the tests of
+these names.
 """
 
 import contextlib
@@ -21,9 +22,8 @@ from guest import ANSWER, LONG, SANITIZED
 from tap import expect, run_tests, sosia
 from vms import catalog, get, nothing_left, ok, snapshots
 
-TIMES = 500 if LONG else 2 if SANITIZED else 5
+TIMES = int(os.environ.get("SOSIA_TEST_KILLS", 500 if LONG else 2 if SANITIZED else 5))
 SEED = int(os.environ.get("SOSIA_TEST_SEED", "0")) or random.randrange(1 << 30)
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 # ---- what is seen ----
@@ -92,14 +92,17 @@ def killing(verb, prepare, possible=lambda before, n: [before], after=lambda pro
                 args = prepare(prog, n)
                 before = seen(prog)
                 start = time.monotonic()
-                with subprocess.Popen([prog, *verb.split(), *args], **QUIET) as p:
+                with open(top / "errors", "w+", encoding="utf-8") as errors, \
+                        subprocess.Popen([prog, *verb.split(), *args], stdout=subprocess.DEVNULL,
+                                         stderr=errors) as p:
                     if n > 0:  # the first is measured
                         time.sleep(rng.uniform(0, took * 1.1))
                         p.send_signal(signal.SIGKILL)
                     p.wait()
                     took = time.monotonic() - start if n == 0 else took
                 where = f"{verb} round {n} seed {SEED}:"
-                expect(p.returncode in (0, -signal.SIGKILL), where, "exit", p.returncode)
+                expect(p.returncode in (0, -signal.SIGKILL), where, "exit", p.returncode,
+                       (top / "errors").read_text(encoding="utf-8"))
                 now, all_of_it = seen(prog), possible(before, n)
                 fits = [set(now) == set(p) and all(u in (None, now[k]) for k, u in p.items())
                         for p in all_of_it]
@@ -221,13 +224,18 @@ def prepare_restore(prog, n):
     return ["base", ("one", "two")[n % 2]]
 
 
-def restored(prog, n, acknowledged):
+def whole_or_again(prog, n, acknowledged):
+    """It has been restored, or not, or that was broken off: then it is to be done again."""
     run = sosia(prog, "snap", "take", "base", "look")
-    if run.code:  # broken off: to be done again
+    if run.code:
         expect(run.code == 4 and "does it again" in run.err and not acknowledged, run.code, run.err)
-        ok(prog, "snap", "restore", "base", ("one", "two")[n % 2])
+        ok(prog, "snap", "restore", "-f", "base", ("one", "two")[n % 2])
     else:
         ok(prog, "snap", "rm", "base", "look")
+
+
+def restored(prog, n, acknowledged):
+    whole_or_again(prog, n, acknowledged)
     expect(get(prog, "info", "base")["cpus"] in (1, 2), "the spec")
 
 
@@ -297,6 +305,51 @@ def still_runs(prog, n, acknowledged):
     if settled(prog, "running", "paused") == "paused":
         ok(prog, "resume", "base")
     if n == TIMES - 1:
+        ok(prog, "stop", "-f", "base")
+
+
+def take_live(prog, n):
+    return running_one(take(prog, n)[1])(prog, n)
+
+
+def taken_live(prog, n, acknowledged):
+    """The VM goes on with what the killed tool asked for, and is then free for the next."""
+    deadline = time.monotonic() + ANSWER
+    while (run := sosia(prog, "snap", "take", "base", "look")).code:
+        expect(run.code == 4 and "being taken already" in run.err, run.code, run.err)
+        expect(time.monotonic() < deadline, "it is never done")
+        time.sleep(0.02)
+    ok(prog, "snap", "rm", "base", "look")
+    taken(prog, n, acknowledged)
+    still_runs(prog, n, acknowledged)
+    if n % 20 == 19 and state(prog) == "running":
+        start_over(prog)
+
+
+def start_over(prog):
+    """A chain has an end: the disk gets an image without layers, of the same contents."""
+    top = pathlib.Path(os.environ["SOSIA_HOME"])
+    ok(prog, "stop", "-f", "base")
+    (top / "again").write_bytes(content(prog, top))
+    ok(prog, "snap", "rm", "base", *TAKEN)
+    TAKEN.clear()
+    ok(prog, "disk", "convert", "--replace", "--source-format", "raw", str(top / "again"),
+       str(disk0(top)))
+
+
+def prepare_restore_live(prog, n):
+    args = running_one("-f", ("one", "two")[n % 2])(prog, n)
+    if n == 0:
+        ok(prog, "snap", "take", "base", "one")
+        ok(prog, "snap", "take", "base", "two")
+    return args
+
+
+def restored_live(prog, n, acknowledged):
+    now = settled(prog, "running", "stopped", "suspended")
+    expect(not acknowledged or now == "running", now)
+    whole_or_again(prog, n, acknowledged)
+    if n == TIMES - 1 and state(prog) == "running":
         ok(prog, "stop", "-f", "base")
 
 
@@ -428,6 +481,9 @@ TESTS = {
     "restart": killing("restart", running_one("-f"), after=runs_again),
     "suspend": killing("suspend", running_one(), after=goes_on),
     "pause": killing("pause", running_one(), after=still_runs),
+    "take_live": killing("snap take", take_live, after=taken_live, name="snap take of one that runs"),
+    "restore_live": killing("snap restore", prepare_restore_live, after=restored_live,
+                            name="snap restore of one that runs"),
     "engine": killing("engine", prepare_engine, after=still_runs),
     "resize": killing("resize", grow, after=grown),
     "start_lost": losing("start", stopped_one, anything),
