@@ -32,7 +32,8 @@ FIO = ("fio --name=v --filename=/dev/{disk} --direct=1 --ioengine=libaio --iodep
        "--bs=16k --size=24M --verify=crc32c --verify_fatal=1 --verify_backlog=32 --loops=100000 "
        "--output=/fio.log; echo $? >/fio.code")
 COMPILE = ("{cc} -c /w/a.c -o /w/ref.o && n=0; while {cc} -c /w/a.c -o /w/new.o && "
-           "cmp /w/new.o /w/ref.o; do n=$((n+1)); echo $n >/w/count; done; echo bad >/w/bad")
+           "cmp /w/new.o /w/ref.o; do n=$((n+1)); echo $n >/w/n; mv /w/n /w/count; done; "
+           "echo bad >/w/bad")
 SOURCE = ("mkdir -p /w; i=0; while [ $i -lt {n} ]; do i=$((i+1)); echo \"int f$i(int x, int y) {{ "
           "int s = $i; while (x-- > 0) s = s * y + (s >> 3) ^ x; return s; }}\"; done >/w/a.c")
 
