@@ -43,7 +43,6 @@ struct vclock {
     pthread_mutex_t lock;     /* of what is below, and for whoever changes the line */
     struct vclock_pair begin; /* of what `rate` was measured over; tsc 0: nothing yet */
     uint64_t rate;            /* ns per tick * 2^32; 0: not known yet */
-    bool steady;              /* the line is what time went by until now */
     ns_t least;               /* what has been told already */
 };
 

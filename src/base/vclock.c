@@ -2,8 +2,8 @@
  * vclock.c - the VM clock; see clock.h.
  *
  * It follows CLOCK_MONOTONIC. Where the host's kernel itself keeps time by the TSC, which therefore
- * is steady and the same on all processors, the clock is drawn as a line through it, anew every few
- * milliseconds: reading that costs half of what asking the kernel does, and translated code can do
+ * is steady and the same on all processors, the clock is drawn as a line through it, anew every
+ * SPAN: reading that costs half of what asking the kernel does, and translated code can do
  * it by itself. Each new line starts where the old one is, and meets CLOCK_MONOTONIC at its end. If
  * the TSC is not what it was (the host slept, or is itself a VM that has moved), the line is given
  * up until the TSC's rate has been measured again.
@@ -88,26 +88,22 @@ static struct vclock_pair host_pair(void)
     return best;
 }
 
-/* False: how fast the TSC goes is not known (any more). */
-static bool measure(struct vclock *c, const struct vclock_pair *p)
+/* How fast the TSC goes: begins anew if that is another than before. */
+static void measure(struct vclock *c, const struct vclock_pair *p)
 {
-    if (!c->begin.tsc || p->tsc <= c->begin.tsc || p->ns <= c->begin.ns) {
-        c->begin = *p;
-        c->rate = 0;
-        return false;
-    }
     ns_t ns = p->ns - c->begin.ns;
-    if (ns < MEASURE)
-        return c->rate;
-    uint64_t rate = (uint64_t)(((unsigned __int128)ns << 32) / (p->tsc - c->begin.tsc));
-    uint64_t other = rate > c->rate ? rate - c->rate : c->rate - rate;
-    if (c->rate && other > c->rate / 1000) { /* clocks that are adjusted stay within half of it */
-        c->begin = *p;
-        c->rate = 0;
-        return false;
+    if (c->begin.tsc && p->tsc > c->begin.tsc && ns > 0) {
+        if (ns < MEASURE)
+            return;
+        uint64_t rate = (uint64_t)(((unsigned __int128)ns << 32) / (p->tsc - c->begin.tsc));
+        uint64_t other = rate > c->rate ? rate - c->rate : c->rate - rate;
+        if (!c->rate || other <= c->rate / 1000) { /* clocks that are adjusted: half of it */
+            c->rate = rate;
+            return;
+        }
     }
-    c->rate = rate;
-    return rate;
+    c->begin = *p;
+    c->rate = 0;
 }
 
 /* Where the line has led to, up to its end and from there on as time goes. */
@@ -124,7 +120,7 @@ static ns_t go_on(struct vclock *c, uint64_t tsc, ns_t target)
 {
     uint64_t ticks = tsc - c->line.from;
     ns_t now = target;
-    if (c->steady) {
+    if (c->line.span) {
         ns_t here = along(c, ticks, true);
         if (here > target - LEAP && here < target + LEAP)
             now = here;
@@ -144,25 +140,33 @@ static void draw_line(struct vclock *c, uint64_t tsc, ns_t now, ns_t target)
                     .from = tsc, .rate = c->rate + (uint64_t)bend, .ns = now, .span = span});
 }
 
+/* ---- the clock ---- */
+
+static ns_t without_line(const struct vclock *c)
+{
+    if (!atomic_load_explicit(&c->running, memory_order_acquire))
+        return atomic_load_explicit(&c->frozen, memory_order_relaxed);
+    return host_now() + atomic_load_explicit(&c->offset, memory_order_relaxed);
+}
+
 /* Under the lock: the line may be over, or there is none. */
 static ns_t look(struct vclock *c)
 {
     ns_t now;
-    if (!atomic_load(&c->running))
-        return atomic_load(&c->frozen);
+    if (!c->by_tsc || !atomic_load(&c->running))
+        return without_line(c);
     if (by_line(&c->line, &now))
         return now;
     struct vclock_pair p = host_pair();
     ns_t target = p.ns + atomic_load(&c->offset);
-    bool known = c->by_tsc && measure(c, &p);
+    measure(c, &p);
     now = go_on(c, p.tsc, target);
-    c->steady = known;
-    if (known)
+    if (c->rate)
         draw_line(c, p.tsc, now, target);
+    else
+        set_line(c, (struct vclock_line){0});
     return now;
 }
-
-/* ---- the clock ---- */
 
 static void init(struct vclock *c, bool running)
 {
@@ -192,7 +196,6 @@ void vclock_set(struct vclock *c, ns_t t)
 static void begin_anew(struct vclock *c, ns_t least)
 {
     set_line(c, (struct vclock_line){0});
-    c->steady = false;
     c->least = least;
 }
 
@@ -236,11 +239,8 @@ void vclock_advance(struct vclock *c, ns_t n)
 ns_t vclock_now(struct vclock *c)
 {
     ns_t now;
-    if (!c->by_tsc) {
-        if (!atomic_load_explicit(&c->running, memory_order_acquire))
-            return atomic_load_explicit(&c->frozen, memory_order_relaxed);
-        return host_now() + atomic_load_explicit(&c->offset, memory_order_relaxed);
-    }
+    if (!c->by_tsc)
+        return without_line(c);
     if (by_line(&c->line, &now))
         return now;
     pthread_mutex_lock(&c->lock);
