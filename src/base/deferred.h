@@ -8,6 +8,7 @@
 #ifndef SOSIA_BASE_DEFERRED_H
 #define SOSIA_BASE_DEFERRED_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -53,6 +54,19 @@ static inline void deferred_run(struct deferred *head)
         head->run(head);
         head = next;
     }
+}
+
+static inline void deferred_lock(pthread_mutex_t *lock, struct deferred_list *l)
+{
+    pthread_mutex_lock(lock);
+    deferred_open(l);
+}
+
+static inline void deferred_unlock(pthread_mutex_t *lock, struct deferred_list *l)
+{
+    struct deferred *jobs = deferred_close(l);
+    pthread_mutex_unlock(lock);
+    deferred_run(jobs);
 }
 
 #endif

@@ -106,12 +106,9 @@ void disk_finish(struct disk *d, struct req_list *list)
     if (!list->head)
         return;
     struct deferred_list none = {0}, *deferred = d->deferred ? d->deferred : &none;
-    pthread_mutex_lock(d->dev_lock);
-    deferred_open(deferred);
+    deferred_lock(d->dev_lock, deferred);
     finish_locked(d, list);
-    struct deferred *jobs = deferred_close(deferred);
-    pthread_mutex_unlock(d->dev_lock);
-    deferred_run(jobs);
+    deferred_unlock(d->dev_lock, deferred);
 }
 
 static void disk_batch(struct blk *b, enum blk_batch what)

@@ -108,15 +108,12 @@ void vm_destroy(struct vm *vm);
 /* The device lock, for what may wake threads that want it, too: they are woken when it is free. */
 static inline void vm_lock_devices(struct vm *vm)
 {
-    pthread_mutex_lock(&vm->lock);
-    deferred_open(&vm->deferred);
+    deferred_lock(&vm->lock, &vm->deferred);
 }
 
 static inline void vm_unlock_devices(struct vm *vm)
 {
-    struct deferred *jobs = deferred_close(&vm->deferred);
-    pthread_mutex_unlock(&vm->lock);
-    deferred_run(jobs);
+    deferred_unlock(&vm->lock, &vm->deferred);
 }
 
 /* (the loop's thread) The VM goes on with the next engine that this host can run, as soon as all
