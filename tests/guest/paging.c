@@ -505,6 +505,71 @@ TEST(pcid, "paging: PCIDs keep translations apart; INVPCID")
     IS(probe_invpcid(0, 0, VA), NO_TRAP);
 }
 
+/* MOV $n, EAX; RET */
+static uint64_t code_page(uint8_t n)
+{
+    uint8_t *p = page_alloc();
+    memcpy(p, "\xb8\0\0\0\0\xc3", 6);
+    p[1] = n;
+    return (uint64_t)p;
+}
+
+static unsigned call_it(void)
+{
+    unsigned n;
+    __asm__ volatile("call *%1" : "=a"(n) : "r"(VA) : "memory", "cc");
+    return n;
+}
+
+TEST(remapped_code, "paging: code behind INVLPG is what is mapped then")
+{
+    uint64_t a = code_page(1), b = code_page(2);
+    map_page(VA, a, P_P);
+    invlpg(mem);
+    for (unsigned n = 0; n < 300; n++) {
+        IS(call_it(), 1 + n % 2);
+        *entry_of(VA, 1) = (n % 2 ? a : b) | P_P;
+        invlpg((const void *)(VA + n));
+    }
+}
+
+TEST(pcid_code, "paging: code of two address spaces at the same address")
+{
+    uint32_t r[4];
+    cpuid(1, 0, r);
+    if (!(r[2] & 1u << 17)) {
+        skip("no PCID");
+        return;
+    }
+    uint64_t a = code_page(1), b = code_page(2), c = code_page(3), *first = pml4;
+    uint64_t *other = page_alloc();
+    memcpy(other, first, 4096);
+    other[TEST_VA >> 39 & 511] = 0;
+    pml4 = other;
+    map_page(VA, b, P_P);
+    volatile uint64_t *theirs = entry_of(VA, 1);
+    pml4 = first;
+    map_page(VA, a, P_P);
+    ulong base = (ulong)first, keep = 1ul << 63;
+    set_cr3(base);
+    set_cr4(get_cr4() | CR4_PCIDE);
+    for (unsigned n = 0; n < 300; n++) {
+        set_cr3(base | 1 | keep);
+        IS(call_it(), 1);
+        set_cr3((ulong)other | 2 | keep);
+        IS(get_cr3(), (ulong)other | 2);
+        IS(call_it(), n < 150 ? 2 : 3);
+        if (n == 149) {
+            *theirs = c | P_P;
+            invlpg(mem);
+        }
+    }
+    IS(PROBE("mov %0, %%cr3", : "r"(base | 1ul << 52 | keep)), GP);
+    IS(get_cr3(), (ulong)other | 2);
+    set_cr3(base);
+    set_cr4(get_cr4() & ~(ulong)CR4_PCIDE);
+}
+
 TEST(table_in_table, "paging: page tables changed through their own mapping")
 {
     volatile uint64_t *pte = entry_of(VA, 1);

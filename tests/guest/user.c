@@ -371,6 +371,12 @@ TEST(msrs, "user: MSRs: unknown ones, addresses that are not canonical")
     IS(PROBE_WRMSR(FS_BASE, bad), GP);
     IS(PROBE_WRMSR(GS_BASE, bad), GP);
     IS(PROBE_WRMSR(KERNEL_GS_BASE, bad), GP);
+    for (unsigned msr = FS_BASE; msr <= KERNEL_GS_BASE; msr++) {
+        wrmsr(msr, 0xffff800012345678ul + msr);
+        IS(rdmsr(msr), 0xffff800012345678ul + msr);
+    }
+    for (unsigned msr = FS_BASE; msr <= KERNEL_GS_BASE; msr++)
+        wrmsr(msr, 0);
     IS(PROBE_WRMSR(SYSENTER_EIP, bad), GP);
     IS(PROBE_WRMSR(SYSENTER_ESP, bad), GP);
     IS(PROBE_WRMSR(SFMASK, 1ull << 32), GP);

@@ -267,6 +267,17 @@ void asm_patch(uint8_t *at, const uint8_t *to)
 
 /* ---- flags: LAHF and SAHF hold all but OF; 1 + 127 overflows, 0 + 127 does not ---- */
 
+void asm_jcc_to(struct asm_buf *b, unsigned cc, struct asm_jumps *j)
+{
+    j->site[j->n++] = asm_jcc(b, cc, NULL);
+}
+
+void asm_jumps_here(struct asm_buf *b, const struct asm_jumps *j)
+{
+    for (unsigned n = 0; n < j->n; n++)
+        asm_patch(j->site[n], b->p);
+}
+
 void asm_flags_save(struct asm_buf *b, int32_t fl)
 {
     static const uint8_t code[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */

@@ -95,6 +95,14 @@ void asm_jmp_opnd(struct asm_buf *b, struct opnd rm);
 void asm_call_opnd(struct asm_buf *b, struct opnd rm);
 /* Makes the displacement at `at` (which may be NULL: dropped) lead to `to`. */
 void asm_patch(uint8_t *at, const uint8_t *to);
+/* Jumps to one place that is not known yet. */
+#define ASM_JUMPS 16u
+struct asm_jumps {
+    uint8_t *site[ASM_JUMPS];
+    unsigned n; /* not more than ASM_JUMPS */
+};
+void asm_jcc_to(struct asm_buf *b, unsigned cc, struct asm_jumps *j);
+void asm_jumps_here(struct asm_buf *b, const struct asm_jumps *j);
 
 /* The guest's arithmetic flags between EFLAGS and struct x86_cpu's `fl`; RAX is lost. */
 void asm_flags_save(struct asm_buf *b, int32_t fl);

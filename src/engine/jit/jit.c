@@ -71,6 +71,8 @@ static int create_jit(struct x86_cpu *c, const struct jit_sizes *z, bool exact, 
         return error_set(e, ERR_NOMEM, "out of memory for the translator");
     c->jit = j;
     c->self = c;
+    for (unsigned n = 0; n < ARRAY_LEN(c->jit_returned); n++)
+        c->jit_returned[n].cs_sel = ~0u;
     j->exact = exact;
     j->counting = jit_log_counts();
     detect(j);

@@ -195,7 +195,12 @@ struct jit_thunks {
     /* Jumped to: to RAX, in whatever mode the vCPU is now. */
     const uint8_t *jump_any;
     const uint8_t *syscall, *sysret; /* jumped to: syscall.c */
-    const uint8_t *tsc;              /* called; CF: RAX is the guest's TSC; RDX is lost: tsc.c */
+    const uint8_t *iret;             /* jumped to: iret.c */
+    const uint8_t *iret_slow;        /* as interp_end, for jit_c_iret() */
+    /* Jumped to; RAX: the operand, R11: offset of the jit_insn, H_HELD: RIP behind it: paging.c */
+    const uint8_t *mov_cr3, *invlpg;
+    const uint8_t *rdmsr, *wrmsr; /* called; CF: done; RAX, R11: the value: msr.c */
+    const uint8_t *tsc;           /* called; CF: RAX is the guest's TSC; RDX is lost: tsc.c */
     const uint8_t *dead; /* jumped to from the `far` of a translation that was killed; RAX: RIP */
     const uint8_t
         *raced; /* called; RAX: host address, R11D: size of a store, as in jit_c_raced() */
@@ -324,7 +329,29 @@ void jit_set_mode(struct asm_buf *b, int32_t key, unsigned tmp, unsigned mode);
 
 void jit_tsc_thunk(struct asm_buf *b);
 
+/* ZF: no code has been written since that to be executed was looked up. R11 is lost. An instruction
+ * that serializes must not go on otherwise (jit.c, code_is_same()). */
+void jit_cmp_code_seen(struct asm_buf *b);
+
+/* ---- iret.c ---- */
+void jit_iret_thunk(struct jit *j, struct asm_buf *b);
+const uint8_t *jit_c_iret(struct x86_cpu *c, struct jit_insn *i);
+
+/* ---- paging.c: they leave vector registers alone ---- */
+/* False: nothing was done. */
+bool jit_c_mov_cr3(struct x86_cpu *c, uint64_t v);
+bool jit_c_invlpg(struct x86_cpu *c, gva_t lin);
+
+/* ---- msr.c ---- */
+void jit_rdmsr_thunk(struct asm_buf *b);
+void jit_wrmsr_thunk(struct asm_buf *b);
+
 /* ---- syscall.c ---- */
+/* The vCPU is at another level now. R11 >> shift: the modes to go on in, of code in pages that are
+ * not global and, eight bits further, in global ones. RAX and R11 are lost. */
+void jit_set_level(struct asm_buf *b, unsigned shift, unsigned cpl, enum x86_mmu mmu);
+/* The host's calls are not returned to. */
+void jit_forget_calls(struct asm_buf *b);
 void jit_syscall_thunk(struct jit *j, struct asm_buf *b);
 void jit_sysret_thunk(struct jit *j, struct asm_buf *b);
 

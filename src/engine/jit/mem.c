@@ -66,8 +66,7 @@ static bool is_simple(const struct tr *t, const struct x86_insn *i)
            !has(i->index) && tr_reg(i->base) != H_NONE;
 }
 
-/* Adds the segment's base to the address in `at`; flags are free. */
-static void add_base(struct tr *t, unsigned seg, unsigned at)
+void tr_add_base(struct tr *t, unsigned seg, unsigned at)
 {
     if (tr_seg(t, seg) != JIT_SEG_FLAT)
         asm_alu(&t->b, ALU_ADD, at, OP_GS(G_OFF(segc) + (int32_t)(seg * sizeof(struct x86_segc))),
@@ -238,7 +237,7 @@ static void again(struct tr *t, const struct x86_insn *i)
     if (both)
         asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8);
     tr_ea(t, i, H_RAX);
-    add_base(t, i->seg, H_RAX);
+    tr_add_base(t, i->seg, H_RAX);
     if (both)
         asm_load(b, H_R11, OP_GS(G_OFF(jit_tmp)), 8);
 }
@@ -262,7 +261,7 @@ bool tr_mem(struct tr *t, unsigned size, unsigned acc, unsigned align, struct op
     tr_ea(t, i, at);
     if (kind == JIT_SEG_64K)
         check_64k(t, size);
-    add_base(t, i->seg, at);
+    tr_add_base(t, i->seg, at);
     if (align > 1)
         check_align(t, at, align);
     if (check_small(t, at, size, acc, m))

@@ -20,7 +20,7 @@
 /* R11 as the thunks want it: the jit_insn, should its function be needed, and the modes to go on
  * in, of code in pages that are not global and of code in global ones. */
 #define ARG_PLAIN_SH  32
-#define ARG_GLOBAL_SH 40
+#define ARG_GLOBAL_SH (ARG_PLAIN_SH + 8)
 
 /* ---- translations ---- */
 
@@ -59,12 +59,11 @@ bool tr_syscall(struct tr *t, bool *end)
 
 /* ---- thunks ---- */
 
-/* What R11 says; RAX and R11 are lost. */
-static void set_level(struct asm_buf *b, unsigned cpl, enum x86_mmu mmu)
+void jit_set_level(struct asm_buf *b, unsigned shift, unsigned cpl, enum x86_mmu mmu)
 {
-    jit_shift(b, JIT_SHR, H_R11, ARG_PLAIN_SH, true);
+    jit_shift(b, JIT_SHR, H_R11, shift, true);
     jit_set_mode(b, G_OFF(jit_key), H_RAX, H_R11);
-    jit_shift(b, JIT_SHR, H_R11, ARG_GLOBAL_SH - ARG_PLAIN_SH, false);
+    jit_shift(b, JIT_SHR, H_R11, 8, false);
     jit_set_mode(b, G_OFF(jit_key_global), H_RAX, H_R11);
     asm_store_imm(b, OP_GS(G_OFF(cpl)), (int32_t)cpl, 1);
     asm_store_imm(b, OP_GS(G_OFF(mmu)), mmu, 1);
@@ -87,7 +86,7 @@ static void load_mark(struct jit *j, struct asm_buf *b)
     asm_mov_imm(b, H_RAX, (uintptr_t)j->thunk.ret);
 }
 
-static void forget_calls(struct asm_buf *b)
+void jit_forget_calls(struct asm_buf *b)
 {
     asm_load(b, H_RSP, OP_GS(G_OFF(jit_rsp)), 8);
 }
@@ -96,7 +95,7 @@ static void put_mark(struct jit *j, struct asm_buf *b)
 {
     asm_alu(b, ALU_CMP, H_RSP, OP_GS(G_OFF(jit_rsp_end)), 8);
     uint8_t *room = asm_jcc(b, CC_NB, NULL);
-    forget_calls(b);
+    jit_forget_calls(b);
     asm_patch(room, b->p);
     load_mark(j, b);
     asm_lea(b, H_RSP, OP_MEM(H_RSP, -16), 8);
@@ -113,39 +112,27 @@ static void take_mark(struct jit *j, struct asm_buf *b)
     asm_lea(b, H_RSP, OP_MEM(H_RSP, 16), 8);
     uint8_t *done = asm_jmp(b, NULL);
     asm_patch(other, b->p);
-    forget_calls(b);
+    jit_forget_calls(b);
     asm_patch(first, b->p);
     asm_patch(done, b->p);
 }
 
-/* Leads to the semantic function. */
-struct unusual {
-    uint8_t *site[3];
-    unsigned n;
-};
-
-static void unusual_if(struct unusual *u, struct asm_buf *b, unsigned cc)
+static void unusual(struct jit *j, struct asm_buf *b, const struct asm_jumps *from)
 {
-    u->site[u->n++] = asm_jcc(b, cc, NULL);
-}
-
-static void unusual(struct jit *j, struct asm_buf *b, const struct unusual *u)
-{
-    for (unsigned n = 0; n < u->n; n++)
-        asm_patch(u->site[n], b->p);
+    asm_jumps_here(b, from);
     asm_mov_rr32(b, H_RAX, H_R11);
     asm_jmp(b, jit_rw(j, j->thunk.interp_end));
 }
 
 void jit_syscall_thunk(struct jit *j, struct asm_buf *b)
 {
-    struct unusual u = {0};
+    struct asm_jumps other = {0};
     jit_test_imm(b, OP_GS(G_OFF(s.efer)), X86_EFER_SCE);
-    unusual_if(&u, b, CC_Z);
+    asm_jcc_to(b, CC_Z, &other);
     jit_test_imm(b, OP_GS(G_OFF(s.rflags)), X86_FL_AC);
-    unusual_if(&u, b, CC_NZ);
+    asm_jcc_to(b, CC_NZ, &other);
     asm_mov_rr(b, tr_reg(X86_RCX), H_RAX);
-    set_level(b, 0, X86_MMU_KERNEL);
+    jit_set_level(b, ARG_PLAIN_SH, 0, X86_MMU_KERNEL);
     jit_rflags_get(b);
     asm_store(b, OP_GS(G_GPR(11)), H_RAX, 8);
     asm_load(b, H_R11, OP_GS(G_OFF(s.fmask)), 4);
@@ -160,20 +147,20 @@ void jit_syscall_thunk(struct jit *j, struct asm_buf *b)
     put_mark(j, b);
     asm_load(b, H_RAX, OP_GS(G_OFF(s.lstar)), 8);
     asm_jmp(b, jit_rw(j, j->thunk.jump_any));
-    unusual(j, b, &u);
+    unusual(j, b, &other);
 }
 
 void jit_sysret_thunk(struct jit *j, struct asm_buf *b)
 {
-    struct unusual u = {0};
+    struct asm_jumps other = {0};
     unsigned rcx = tr_reg(X86_RCX);
     jit_test_imm(b, OP_GS(G_OFF(s.efer)), X86_EFER_SCE);
-    unusual_if(&u, b, CC_Z);
+    asm_jcc_to(b, CC_Z, &other);
     jit_test_imm(b, OP_GS(G_GPR(11)), X86_FL_TF | X86_FL_AC);
-    unusual_if(&u, b, CC_NZ);
+    asm_jcc_to(b, CC_NZ, &other);
     jit_cmp_canonical(b, rcx, H_RAX);
-    unusual_if(&u, b, CC_NZ);
-    set_level(b, 3, X86_MMU_USER);
+    asm_jcc_to(b, CC_NZ, &other);
+    jit_set_level(b, ARG_PLAIN_SH, 3, X86_MMU_USER);
     asm_load(b, H_RAX, OP_GS(G_GPR(11)), 4);
     asm_alu_imm(b, ALU_AND, OP_REG(H_RAX), (int32_t)X86_SYSRET_FLAGS, 4);
     jit_rflags_set(b);
@@ -186,5 +173,5 @@ void jit_sysret_thunk(struct jit *j, struct asm_buf *b)
     take_mark(j, b);
     asm_mov_rr(b, H_RAX, rcx);
     asm_jmp(b, jit_rw(j, j->thunk.jump_any));
-    unusual(j, b, &u);
+    unusual(j, b, &other);
 }

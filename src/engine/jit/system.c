@@ -1,7 +1,7 @@
 /*
  * system.c - what kernels do all day: CLI, STI, PUSHF, POPF, SWAPGS, STAC, CLAC, reading of control
- * and segment registers, bases of FS and GS. In 64-bit code only; those that need CPL 0, there
- * only.
+ * and segment registers, bases of FS and GS; what takes more than a few lines is in files of its
+ * own. In 64-bit code only; those that need CPL 0, there only.
  */
 #include "engine/jit/tr.h"
 
@@ -47,6 +47,13 @@ static bool sti(struct tr *t)
     rflags(t, ALU_OR, X86_FL_IF);
     t->poll_behind = n + 1;
     return true;
+}
+
+void jit_cmp_code_seen(struct asm_buf *b)
+{
+    asm_load(b, H_R11, OP_GS(G_OFF(ram)), 8);
+    asm_load(b, H_R11, OP_MEM(H_R11, (int32_t)offsetof(struct ram, code_epoch)), 8);
+    asm_alu(b, ALU_CMP, H_R11, OP_GS(G_OFF(code_seen)), 8);
 }
 
 void jit_rflags_get(struct asm_buf *b)
@@ -295,6 +302,16 @@ bool tr_system(struct tr *t, bool *end)
     if (!kernel64(t))
         return false;
     switch (t->s->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_IRETQ:
+        return tr_iret(t, end);
+    case ZYDIS_MNEMONIC_INVLPG:
+        return tr_invlpg(t, end);
+    case ZYDIS_MNEMONIC_RDMSR:
+        return tr_rdmsr(t);
+    case ZYDIS_MNEMONIC_WRMSR:
+        return tr_wrmsr(t);
+    case ZYDIS_MNEMONIC_MOV:
+        return tr_mov_cr3(t, end);
     case ZYDIS_MNEMONIC_CLI:
         rflags(t, ALU_AND, ~X86_FL_IF);
         return true;

@@ -257,11 +257,11 @@ static void interp(struct maker *m, const uint8_t *stored)
     asm_jmp(b, stored);
 }
 
-static void interp_end(struct maker *m)
+static void interp_end(struct maker *m, uintptr_t fn)
 {
     drop_calls(&m->b);
     prepare(m);
-    call_c(&m->b, (uintptr_t)jit_c_interp_end);
+    call_c(&m->b, fn);
     go_on(m);
 }
 
@@ -376,8 +376,8 @@ static void move_volatile(struct asm_buf *b, bool store)
     }
 }
 
-/* It leaves vector registers alone, but what sanitizers add to it does not. */
-static void call_refill(struct maker *m)
+/* A C function that leaves vector registers alone; what sanitizers add to it does not. */
+static void call_light(struct maker *m, uintptr_t fn)
 {
     struct asm_buf *b = &m->b;
     uint8_t *plain = NULL, *done = NULL;
@@ -385,12 +385,12 @@ static void call_refill(struct maker *m)
         asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_fpu_live)), 0, 1);
         plain = asm_jcc(b, CC_Z, NULL);
         fpu_save(m);
-        call_c(b, (uintptr_t)x86_tlb_refill);
+        call_c(b, fn);
         asm_call(b, jit_rw(m->j, m->j->thunk.fpu_load));
         done = asm_jmp(b, NULL);
         asm_patch(plain, b->p);
     }
-    call_c(b, (uintptr_t)x86_tlb_refill);
+    call_c(b, fn);
     if (SOSIA_SANITIZED)
         asm_patch(done, b->p);
 }
@@ -411,7 +411,7 @@ static void refill(struct maker *m, bool write, unsigned mmu)
     asm_mov_imm(b, H_RDX, write);
     asm_mov_imm(b, H_RCX, mmu);
     asm_alu_imm(b, ALU_SUB, OP_REG(H_RSP), 8, 8);
-    call_refill(m);
+    call_light(m, (uintptr_t)x86_tlb_refill);
     asm_alu_imm(b, ALU_ADD, OP_REG(H_RSP), 8, 8);
     asm_load(b, H_R11, OP_GS(G_OFF(jit_set)), 8);
     asm_load(b, H_R11, OP_GSR(H_R11, JIT_TLB_OFF(mmu, 0, addend)), 8);
@@ -605,6 +605,30 @@ static void raced(struct maker *m)
     asm_u8(b, 0xc3);
 }
 
+/* For paging.c: if the C function has not done it, the semantic function does. */
+static void light_end(struct maker *m, uintptr_t fn, bool keep)
+{
+    struct asm_buf *b = &m->b;
+    struct asm_jumps other = {0};
+    asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8);
+    jit_cmp_code_seen(b);
+    asm_jcc_to(b, CC_NZ, &other);
+    move_volatile(b, true);
+    asm_mov_rr(b, H_RSI, H_RAX);
+    load_self(b, H_RDI);
+    call_light(m, fn);
+    asm_alu_imm(b, ALU_CMP, OP_REG(H_RAX), 0, 1);
+    move_volatile(b, false);
+    asm_jcc_to(b, CC_Z, &other);
+    if (!keep)
+        drop_calls(b);
+    asm_mov_rr(b, H_RAX, H_HELD);
+    asm_jmp(b, jit_rw(m->j, m->j->thunk.jump_any));
+    asm_jumps_here(b, &other);
+    asm_load(b, H_RAX, OP_GS(G_OFF(jit_tmp)), 4);
+    asm_jmp(b, jit_rw(m->j, m->j->thunk.interp_end));
+}
+
 bool jit_thunks_make(struct x86_cpu *c)
 {
     struct jit *j = c->jit;
@@ -629,7 +653,9 @@ bool jit_thunks_make(struct x86_cpu *c)
     t->interp = at(&m);
     interp(&m, stored);
     t->interp_end = at(&m);
-    interp_end(&m);
+    interp_end(&m, (uintptr_t)jit_c_interp_end);
+    t->iret_slow = at(&m);
+    interp_end(&m, (uintptr_t)jit_c_iret);
     t->ret = at(&m);
     ret(&m);
     t->enter = (void (*)(const uint8_t *))(uintptr_t)at(&m);
@@ -657,6 +683,16 @@ bool jit_thunks_make(struct x86_cpu *c)
     jit_syscall_thunk(j, &m.b);
     t->sysret = at(&m);
     jit_sysret_thunk(j, &m.b);
+    t->iret = at(&m);
+    jit_iret_thunk(j, &m.b);
+    t->mov_cr3 = at(&m);
+    light_end(&m, (uintptr_t)jit_c_mov_cr3, false);
+    t->invlpg = at(&m);
+    light_end(&m, (uintptr_t)jit_c_invlpg, true);
+    t->rdmsr = at(&m);
+    jit_rdmsr_thunk(&m.b);
+    t->wrmsr = at(&m);
+    jit_wrmsr_thunk(&m.b);
     t->tsc = at(&m);
     jit_tsc_thunk(&m.b);
     t->dead = at(&m);

@@ -170,8 +170,10 @@ static inline void tr_mem_free_rax(struct tr *t, struct opnd *m)
 }
 /* Mandatory behind every instruction that has stored to `m`. */
 void tr_stored(struct tr *t, struct opnd m, unsigned size);
-/* The effective address (without the segment) into RAX. */
+/* The effective address (without the segment) into `dst`. */
 void tr_ea(struct tr *t, const struct x86_insn *i, unsigned dst);
+/* Adds the segment's base to it. Flags are lost. */
+void tr_add_base(struct tr *t, unsigned seg, unsigned at);
 
 /* ---- registers ---- */
 /* Does the instruction write any part of it? */
@@ -221,7 +223,12 @@ bool tr_system(struct tr *t, bool *end);
  * no room for them. */
 bool tr_modes(struct tr *t, struct jit_mode m, unsigned *plain, unsigned *global);
 bool tr_syscall(struct tr *t, bool *end); /* syscall.c */
+bool tr_iret(struct tr *t, bool *end);    /* iret.c */
 bool tr_tsc(struct tr *t);                /* tsc.c */
+bool tr_mov_cr3(struct tr *t, bool *end); /* paging.c */
+bool tr_invlpg(struct tr *t, bool *end);
+bool tr_rdmsr(struct tr *t); /* msr.c */
+bool tr_wrmsr(struct tr *t);
 
 /* ---- flow (flow.c) ---- */
 /* Looks at cpu->pending; if it is set, leaves the translation, to continue at `rip`. */

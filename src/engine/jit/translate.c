@@ -72,6 +72,7 @@ static bool is_alone(const struct jit_src *s)
     case ZYDIS_MNEMONIC_POPFQ:
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_IRETQ:
         return false;
     case ZYDIS_MNEMONIC_INVALID:
     case ZYDIS_MNEMONIC_RDRAND:

@@ -133,6 +133,17 @@ struct x86_tlb {
     struct x86_exec exec;
 };
 
+/* Where IRETQ from 64-bit code at CPL 0 went last, to such code or to that of CPL 3: the selectors,
+ * where in the table their descriptors are, both in one page (that of CS twice if SS was null),
+ * what those were and what they made of the registers. */
+struct x86_returned {
+    uint32_t cs_sel, ss_sel; /* ~0: nothing yet */
+    uint32_t gdt_limit;
+    gva_t gdt_base, cs_at, ss_at;
+    uint64_t cs_desc, ss_desc;
+    struct x86_seg cs, ss;
+};
+
 /* An entry of the jump cache: where the engine continues at an address. */
 struct x86_jump {
     uint64_t key;
@@ -264,9 +275,10 @@ struct x86_cpu {
         uint64_t fip, fdp;
         uint32_t fop;
     } jit_x87;
-    _Atomic uint8_t jit_unwritten; /* (any thread) x86_tlb_unwrite() was here */
-    uint8_t jit_resume;            /* JIT_SITE_*: what a site's thunk does before it goes on */
-    int32_t jit_heat[X86_HEATS];   /* of translations by their numbers: engine/jit/hot.c */
+    _Atomic uint8_t jit_unwritten;       /* (any thread) x86_tlb_unwrite() was here */
+    struct x86_returned jit_returned[2]; /* [1]: to CPL 3 */
+    uint8_t jit_resume;          /* JIT_SITE_*: what a site's thunk does before it goes on */
+    int32_t jit_heat[X86_HEATS]; /* of translations by their numbers: engine/jit/hot.c */
     struct x86_jump jump[X86_JUMPS];
 };
 
@@ -325,12 +337,17 @@ void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid);
 uint64_t x86_exec_gen(struct x86_cpu *c, bool global);
 /* Is the page of code global? Not, to be on the safe side, if it is not in the TLB. */
 bool x86_exec_is_global(struct x86_cpu *c, gva_t lin);
+/* The first of these values for another PCID, if it is known without a look at the page tables that
+ * it is still valid, as that of the global pages; else 0. */
+uint64_t x86_exec_gen_known(struct x86_cpu *c, uint64_t pcid);
 /* Code is executed at `lin`, which x86_exec_gen() has been asked about since the last flush. */
 void x86_exec_note(struct x86_cpu *c, gva_t lin);
 /* The TLB was told to forget: everything, a PCID, all PCIDs, a page. */
 void x86_exec_flush_all(struct x86_cpu *c);
 void x86_exec_flush_pcid(struct x86_cpu *c, uint64_t pcid);
 void x86_exec_flush_nonglobal(struct x86_cpu *c);
+/* False: no code was ever executed in the page, nor in the large one around it. */
+bool x86_exec_may_have(const struct x86_cpu *c, gva_t addr);
 void x86_exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid);
 /* (any thread) Makes every write to the page of RAM at roff take the slow path once more. */
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff);

@@ -53,6 +53,13 @@ uint64_t x86_exec_gen(struct x86_cpu *c, bool global)
     return s->gen;
 }
 
+uint64_t x86_exec_gen_known(struct x86_cpu *c, uint64_t pcid)
+{
+    const struct x86_exec_set *s = set_of(c, pcid), *global = &c->tlb.exec.global;
+    bool known = s->pcid == pcid && !s->stale && global->gen && !global->stale;
+    return known ? s->gen : 0;
+}
+
 /* The place of the page, or of the free one. */
 static uint16_t *find(struct x86_exec_set *s, const struct x86_exec_page *p)
 {
@@ -132,12 +139,22 @@ void x86_exec_flush_all(struct x86_cpu *c)
     c->tlb.exec.global.stale = true;
 }
 
+static bool may_have(const struct x86_cpu *c, gva_t addr, bool global)
+{
+    const struct x86_exec *x = &c->tlb.exec;
+    return x86_filter_has(x->large, X86_LARGE_FILTER, addr >> 30) ||
+           x86_filter_has(x->pages[global], X86_EXEC_FILTER, addr >> 12);
+}
+
+bool x86_exec_may_have(const struct x86_cpu *c, gva_t addr)
+{
+    return may_have(c, addr, false) || may_have(c, addr, true);
+}
+
 void x86_exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid)
 {
-    struct x86_exec *x = &c->tlb.exec;
-    bool large = x86_filter_has(x->large, X86_LARGE_FILTER, addr >> 30);
-    if (large || x86_filter_has(x->pages[0], X86_EXEC_FILTER, addr >> 12))
+    if (may_have(c, addr, false))
         x86_exec_flush_pcid(c, pcid);
-    if (large || x86_filter_has(x->pages[1], X86_EXEC_FILTER, addr >> 12))
-        x->global.stale = true;
+    if (may_have(c, addr, true))
+        c->tlb.exec.global.stale = true;
 }

@@ -256,6 +256,7 @@ static const struct field cpu_fields[] = {
     FIELD_NONE(struct x86_cpu, jit_x87),
     FIELD_NONE(struct x86_cpu, jit_heat),
     FIELD_NONE(struct x86_cpu, jit_resume),
+    FIELD_NONE(struct x86_cpu, jit_returned),
     FIELD_NONE(struct x86_cpu, jit_unwritten),
     FIELD_NONE(struct x86_cpu, jump),
 };
