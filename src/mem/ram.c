@@ -137,12 +137,12 @@ void ram_code_marked(struct ram *r, uint64_t roff)
     atomic_fetch_sub(&r->code[roff / PAGE_SIZE].marking, 1);
 }
 
-uint32_t ram_take_writers(struct ram *r, uint64_t roff)
+uint64_t ram_take_writers(struct ram *r, uint64_t roff)
 {
     struct code_page *p = &r->code[roff / PAGE_SIZE];
-    uint32_t writers = atomic_exchange(&p->writer, RAM_NO_WRITER);
+    uint64_t places = atomic_exchange(&p->writers, 0);
     /* Another may have taken them, and not be done. */
-    return atomic_load(&p->marking) == 1 ? writers : RAM_WRITERS;
+    return atomic_load(&p->marking) == 1 ? places : RAM_ANYWHERE;
 }
 
 static void kill_page(struct ram *r, struct code_page *p)
@@ -165,15 +165,48 @@ bool ram_hit_page(const struct ram *r, uint64_t epoch, uint64_t *roff)
     return hit >> RAM_HIT_PAGE == epoch << RAM_HIT_PAGE >> RAM_HIT_PAGE;
 }
 
-void ram_add_writer(struct ram *r, uint64_t roff, uint32_t where)
+uint64_t ram_writers(const struct ram *r, uint64_t roff)
 {
-    _Atomic uint32_t *w = &r->code[roff / PAGE_SIZE].writer;
-    uint32_t seen = atomic_load_explicit(w, memory_order_relaxed);
-    if (seen == RAM_WRITERS)
-        return;
-    if (seen == where || (seen == RAM_NO_WRITER && atomic_compare_exchange_strong(w, &seen, where)))
-        return;
-    atomic_store(w, RAM_WRITERS);
+    return atomic_load_explicit(&r->code[roff / PAGE_SIZE].writers, memory_order_relaxed);
+}
+
+/* Which of them is `place`; 0: the first that is free. RAM_PLACES: none. */
+static unsigned find_place(uint64_t places, uint32_t place)
+{
+    unsigned n = 0;
+    while (n < RAM_PLACES && ram_place(places, n) != place)
+        n++;
+    return n;
+}
+
+bool ram_add_writer(struct ram *r, uint64_t roff, uint32_t place)
+{
+    uint64_t seen = ram_writers(r, roff), then;
+    do {
+        if (seen == RAM_ANYWHERE || find_place(seen, place) < RAM_PLACES)
+            return true;
+        unsigned n = find_place(seen, 0);
+        if (n == RAM_PLACES)
+            return false;
+        then = seen | (uint64_t)place << n * RAM_PLACE_BITS;
+    } while (!atomic_compare_exchange_weak(&r->code[roff / PAGE_SIZE].writers, &seen, then));
+    return true;
+}
+
+void ram_remove_writer(struct ram *r, uint64_t roff, uint32_t place)
+{
+    uint64_t seen = ram_writers(r, roff), then;
+    do {
+        unsigned n = find_place(seen, place);
+        if (seen == RAM_ANYWHERE || n == RAM_PLACES)
+            return;
+        then = seen ^ (uint64_t)place << n * RAM_PLACE_BITS;
+    } while (!atomic_compare_exchange_weak(&r->code[roff / PAGE_SIZE].writers, &seen, then));
+}
+
+void ram_write_anywhere(struct ram *r, uint64_t roff)
+{
+    atomic_store(&r->code[roff / PAGE_SIZE].writers, RAM_ANYWHERE);
 }
 
 static bool is_hit(const struct code_page *p, unsigned off, unsigned len)

@@ -37,12 +37,18 @@ struct code_page {
     _Atomic uint64_t chunks; /* bit n: bytes [64n, 64n+64) of the page are cached as code */
     _Atomic uint32_t gen;
     _Atomic uint32_t marking; /* how many are between ram_code_mark() and ram_code_marked() */
-    /* Where translations that allow writing it are: RAM_NO_WRITER, a number that its user knows how
-     * to read, or RAM_WRITERS: anywhere. */
-    _Atomic uint32_t writer;
+    _Atomic uint64_t writers; /* where translations that allow writing it are: places, see below */
 };
-#define RAM_NO_WRITER 0u
-#define RAM_WRITERS   0xffffffffu
+
+/* Up to RAM_PLACES numbers, not 0, that their users know how to read; or RAM_ANYWHERE. */
+#define RAM_PLACES     3u
+#define RAM_PLACE_BITS 21
+#define RAM_ANYWHERE   (~0ull)
+/* 0: there are not so many. Of RAM_ANYWHERE: no place. */
+static inline uint32_t ram_place(uint64_t places, unsigned n)
+{
+    return (uint32_t)(places >> n * RAM_PLACE_BITS) & ((1u << RAM_PLACE_BITS) - 1);
+}
 
 /* The pages that were hit last: slot n holds the page of a hit with code_epoch % RAM_HITS = n, and
  * above it the low bits of the epoch, to tell whether it is the one. */
@@ -128,12 +134,16 @@ void ram_code_kill(struct ram *r, uint64_t roff, uint64_t len);
  * yet. */
 bool ram_hit_page(const struct ram *r, uint64_t epoch, uint64_t *roff);
 
-/* A translation that allows writing is about to be made at `where` (neither of the two values
- * above; the caller makes it, then looks at ram_has_code()). */
-void ram_add_writer(struct ram *r, uint64_t roff, uint32_t where);
+/* A translation that allows writing is about to be made at `place` (the caller makes it, then looks
+ * at ram_has_code()). False: there is no room; remove one, or call ram_write_anywhere(). */
+bool ram_add_writer(struct ram *r, uint64_t roff, uint32_t place);
+void ram_write_anywhere(struct ram *r, uint64_t roff);
+/* There is no such translation at `place`, and none is being made. */
+void ram_remove_writer(struct ram *r, uint64_t roff, uint32_t place);
+uint64_t ram_writers(const struct ram *r, uint64_t roff);
 /* Those that there may be; from now on there are none: the caller withdraws them. Call after
  * ram_code_mark(). */
-uint32_t ram_take_writers(struct ram *r, uint64_t roff);
+uint64_t ram_take_writers(struct ram *r, uint64_t roff);
 
 /* Every other thread of the process executes a full memory fence before this returns. */
 void barrier_all_threads(void);

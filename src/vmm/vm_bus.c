@@ -133,12 +133,12 @@ static void tsc_moved(void *ctx, uint64_t offset)
     pthread_mutex_unlock(&v->vm->lock);
 }
 
-static void unwrite_others(void *ctx, uint64_t roff)
+static void unwrite_others(void *ctx, uint64_t roff, uint64_t places)
 {
     struct vcpu *self = ctx;
     for (unsigned n = 0; n < self->vm->nvcpu; n++)
         if (&self->vm->vcpu[n] != self)
-            x86_tlb_unwrite(self->vm->vcpu[n].cpu, roff);
+            x86_tlb_unwrite(self->vm->vcpu[n].cpu, roff, places);
 }
 
 /* A vCPU that sleeps looks when it wakes for another reason. */

@@ -226,7 +226,7 @@ static bool apic_msr(void *ctx, uint32_t msr, bool write, uint64_t *v)
     return false;
 }
 
-static void unwrite_others(void *ctx, uint64_t roff)
+static void unwrite_others(void *ctx, uint64_t roff, uint64_t places)
 {
 }
 

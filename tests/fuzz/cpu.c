@@ -112,7 +112,7 @@ static bool apic_msr(void *ctx, uint32_t msr, bool write, uint64_t *val)
     return bus_read(&m.in) & 1;
 }
 
-static void unwrite_others(void *ctx, uint64_t roff)
+static void unwrite_others(void *ctx, uint64_t roff, uint64_t places)
 {
     FUZZ_REQUIRE(roff < m.ram.total);
 }

@@ -62,6 +62,34 @@ static void only_the_first_mark_withdraws(void **state)
     assert_true(withdraw);
 }
 
+static void writers_are_remembered(void **state)
+{
+    const uint32_t last = (1u << RAM_PLACE_BITS) - 2;
+    assert_int_equal(ram_writers(&ram, 0x5000), 0);
+    assert_true(ram_add_writer(&ram, 0x5000, 5));
+    assert_true(ram_add_writer(&ram, 0x5fff, last));
+    assert_true(ram_add_writer(&ram, 0x5000, 5));
+    assert_true(ram_add_writer(&ram, 0x5000, 9));
+    assert_false(ram_add_writer(&ram, 0x5000, 10));
+    assert_true(ram_add_writer(&ram, 0x5000, last));
+    uint64_t places = ram_writers(&ram, 0x5000);
+    assert_int_equal(ram_place(places, 0), 5);
+    assert_int_equal(ram_place(places, 1), last);
+    assert_int_equal(ram_place(places, 2), 9);
+    ram_remove_writer(&ram, 0x5000, 10);
+    ram_remove_writer(&ram, 0x5000, last);
+    assert_true(ram_add_writer(&ram, 0x5000, 10));
+    places = ram_writers(&ram, 0x5000);
+    assert_int_equal(ram_place(places, 0), 5);
+    assert_int_equal(ram_place(places, 1), 10);
+    assert_int_equal(ram_place(places, 2), 9);
+    ram_write_anywhere(&ram, 0x5000);
+    assert_true(ram_add_writer(&ram, 0x5000, 11));
+    ram_remove_writer(&ram, 0x5000, 10);
+    assert_true(ram_writers(&ram, 0x5000) == RAM_ANYWHERE);
+    assert_int_equal(ram_writers(&ram, 0x4000) | ram_writers(&ram, 0x6000), 0);
+}
+
 static void all_that_mark_at_once_withdraw(void **state)
 {
     bool withdraw;
@@ -70,7 +98,7 @@ static void all_that_mark_at_once_withdraw(void **state)
     assert_int_equal(ram_take_writers(&ram, 0x2000), 7);
     ram_code_mark(&ram, 0x2fff, 1, &withdraw); /* another vCPU, before the first one is done */
     assert_true(withdraw);
-    assert_int_equal(ram_take_writers(&ram, 0x2000), RAM_WRITERS);
+    assert_true(ram_take_writers(&ram, 0x2000) == RAM_ANYWHERE);
     ram_code_marked(&ram, 0x2000);
     ram_code_marked(&ram, 0x2fff);
     mark(0x2800, &withdraw);
@@ -170,6 +198,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(starts_zeroed_and_writable, setup, teardown),
         cmocka_unit_test_setup_teardown(rom_is_handed_out_in_pages_until_full, setup, teardown),
         cmocka_unit_test_setup_teardown(only_the_first_mark_withdraws, setup, teardown),
+        cmocka_unit_test_setup_teardown(writers_are_remembered, setup, teardown),
         cmocka_unit_test_setup_teardown(all_that_mark_at_once_withdraw, setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_beside_the_code_keeps_it, setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_into_a_marked_chunk_kills_it, setup, teardown),

@@ -47,7 +47,7 @@ static inline void rig_mem_write(void *ctx, gpa_t addr, uint64_t val, unsigned s
     memcpy(r->mmio + addr % PAGE_SIZE, &val, size);
 }
 
-static inline void rig_unwrite(void *ctx, uint64_t roff)
+static inline void rig_unwrite(void *ctx, uint64_t roff, uint64_t places)
 {
 }
 

@@ -231,10 +231,10 @@ static void tsc_moved(void *ctx, uint64_t offset)
 }
 
 /* Part of looking at code, not an effect of it. */
-static void unwrite_others(void *ctx, uint64_t roff)
+static void unwrite_others(void *ctx, uint64_t roff, uint64_t places)
 {
     struct lockstep *l = ctx;
-    l->bus.unwrite_others(l->bus.ctx, roff);
+    l->bus.unwrite_others(l->bus.ctx, roff, places);
 }
 
 _Static_assert(sizeof(struct x86_bus) == 15 * sizeof(void *), "all ways out are guarded");

@@ -119,12 +119,12 @@ bool x86_code_locate(struct x86_cpu *c, gva_t lin, uint64_t *roff, gpa_t *gpa)
 
 static void withdraw_writers(struct x86_cpu *c, uint64_t roff)
 {
-    uint32_t writer = ram_take_writers(c->ram, roff);
-    if (writer == RAM_WRITERS)
-        x86_tlb_unwrite(c, roff);
-    if (writer != RAM_NO_WRITER &&
-        (writer == RAM_WRITERS || !x86_tlb_unwrite_set(c, roff, writer)) && c->ncpus > 1)
-        c->bus.unwrite_others(c->bus.ctx, roff);
+    uint64_t places = ram_take_writers(c->ram, roff);
+    if (places) {
+        x86_tlb_unwrite(c, roff, places);
+        if (c->ncpus > 1)
+            c->bus.unwrite_others(c->bus.ctx, roff, places);
+    }
     if (c->ncpus > 1)
         barrier_all_threads();
 }

@@ -42,7 +42,7 @@ struct x86_bus {
     int64_t (*hypercall)(void *ctx, const struct x86_hypercall *h);
     void (*tsc_moved)(void *ctx, uint64_t offset); /* s.tsc_offset is another; may be NULL */
     /* x86_tlb_unwrite() on every other vCPU of the machine; takes no lock. */
-    void (*unwrite_others)(void *ctx, uint64_t roff);
+    void (*unwrite_others)(void *ctx, uint64_t roff, uint64_t places);
     void *ctx;
 };
 
@@ -349,10 +349,9 @@ void x86_exec_flush_nonglobal(struct x86_cpu *c);
 /* False: no code was ever executed in the page, nor in the large one around it. */
 bool x86_exec_may_have(const struct x86_cpu *c, gva_t addr);
 void x86_exec_flush_page(struct x86_cpu *c, gva_t addr, uint64_t pcid);
-/* (any thread) Makes every write to the page of RAM at roff take the slow path once more. */
-void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff);
-/* The same in the set that ram_take_writers() named; false: it is another vCPU's. */
-bool x86_tlb_unwrite_set(struct x86_cpu *c, uint64_t roff, uint32_t writer);
+/* (any thread) Makes every write to the page of RAM at roff take the slow path once more. `places`:
+ * as ram_take_writers() has named them; other vCPUs' among them do not matter. */
+void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff, uint64_t places);
 /* Loads the PAE PDPTEs from CR3; #GP(0) if reserved bits are set. No-op unless PAE paging is on. */
 void x86_load_pdptes(struct x86_cpu *c, uint64_t cr3);
 

@@ -269,10 +269,27 @@ static unsigned slot_of(const struct x86_cpu *c, const struct x86_tlbe *e)
 }
 
 /* Of the vCPU, the kind of access and the set of an entry: as ram_add_writer() wants it. */
-static uint32_t set_number(const struct x86_cpu *c, const struct x86_tlbe *e)
+static uint32_t place_of(const struct x86_cpu *c, const struct x86_tlbe *e)
 {
     uint32_t mmu = (uint32_t)(e - c->tlb.e[0][0]) / (X86_TLB_SIZE * X86_TLB_WAYS);
     return 1 + ((c->index * X86_NMMU + mmu) << X86_TLB_BITS | slot_of(c, e));
+}
+
+/* The set's first entry; NULL: the place is another vCPU's. */
+static struct x86_tlbe *entries_at(struct x86_cpu *c, uint32_t place)
+{
+    uint32_t n = place - 1, who = n >> X86_TLB_BITS;
+    return place && who / X86_NMMU == c->index ? &c->tlb.e[who % X86_NMMU][0][n % X86_TLB_SIZE]
+                                               : NULL;
+}
+
+/* Does the entry allow writing the page at this host address? Of another vCPU's there may be more
+ * than meets the eye: a half-made entry is checked again by its maker (x86_tlb_rewrite). */
+static bool writes_to(const struct x86_tlbe *e, uint64_t host, uint64_t *tag)
+{
+    *tag = atomic_load(&e->wtag);
+    return !X86_TLB_IS_NONE(*tag) &&
+           __atomic_load_n(&e->addend, __ATOMIC_RELAXED) + (*tag & X86_PAGE_MASK) == host;
 }
 
 static void clear(struct x86_tlbe *e, uint8_t *flags, unsigned slot)
@@ -357,11 +374,35 @@ static bool may_write_fast(const struct x86_cpu *c, uint64_t roff)
     return !ram_has_code(c->ram, roff) && atomic_load(&c->ram->code_dying) == c->code_seen;
 }
 
+/* None of our own entries at `place` allows writing the page. */
+static bool is_over(struct x86_cpu *c, uint64_t roff, uint32_t place)
+{
+    uintptr_t host = (uintptr_t)(c->ram->host + (roff & X86_PAGE_MASK));
+    const struct x86_tlbe *e = entries_at(c, place);
+    uint64_t tag;
+    for (unsigned w = 0; e && w < X86_TLB_WAYS; w++)
+        if (writes_to(e + w * X86_TLB_SIZE, host, &tag))
+            return false;
+    return e;
+}
+
+static void add_writer(struct x86_cpu *c, uint64_t roff, uint32_t place)
+{
+    if (LIKELY(ram_add_writer(c->ram, roff, place)))
+        return;
+    uint64_t places = ram_writers(c->ram, roff);
+    for (unsigned n = 0; n < RAM_PLACES; n++)
+        if (is_over(c, roff, ram_place(places, n)))
+            ram_remove_writer(c->ram, roff, ram_place(places, n));
+    if (!ram_add_writer(c->ram, roff, place))
+        ram_write_anywhere(c->ram, roff);
+}
+
 void x86_tlb_rewrite(struct x86_cpu *c, struct x86_tlbe *e, uint64_t tag, uint64_t roff)
 {
     if (!may_write_fast(c, roff) || (c->observer && !c->observer->may_open(c->observer, e)))
         return;
-    ram_add_writer(c->ram, roff, set_number(c, e));
+    add_writer(c, roff, place_of(c, e));
     atomic_store_explicit(&e->wtag, tag, memory_order_seq_cst);
     /* A vCPU that marks the page now either sees this tag and withdraws it, or we see the mark, or
      * that it was cleared again. */
@@ -653,41 +694,32 @@ void x86_tlb_flush_page_pcid(struct x86_cpu *c, gva_t addr, uint64_t pcid)
     flush_page(c, addr, pcid);
 }
 
-static __attribute__((noinline)) void withdraw(struct x86_tlbe *e, uint64_t tag, unsigned slot)
-{
-    atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(slot));
-}
-
-/* Called for many entries, of which few are meant: withdraw() has the local variable whose address
- * is taken, for that costs a frame that is watched (ASan). */
 static void unwrite(struct x86_tlbe *e, uint64_t host, unsigned slot)
 {
-    uint64_t tag = atomic_load(&e->wtag);
-    if (X86_TLB_IS_NONE(tag))
-        return;
-    uintptr_t add = __atomic_load_n(&e->addend, __ATOMIC_RELAXED);
-    /* A half-made entry is checked again by its maker (x86_tlb_rewrite). */
-    if (add + (tag & X86_PAGE_MASK) == host)
-        withdraw(e, tag, slot);
+    uint64_t tag;
+    if (writes_to(e, host, &tag))
+        atomic_compare_exchange_strong(&e->wtag, &tag, X86_TLB_NONE(slot));
 }
 
-void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff)
+static void unwrite_all(struct x86_cpu *c, uint64_t host)
 {
-    uintptr_t host = (uintptr_t)(c->ram->host + (roff & X86_PAGE_MASK));
     for (unsigned k = 0; k < (X86_MMU_USER + 1) * X86_TLB_WAYS; k++)
         for (unsigned n = 0; n < X86_TLB_SIZE; n++)
             unwrite(&c->tlb.e[k / X86_TLB_WAYS][k % X86_TLB_WAYS][n], host, n);
-    atomic_store(&c->jit_unwritten, 1);
 }
 
-bool x86_tlb_unwrite_set(struct x86_cpu *c, uint64_t roff, uint32_t writer)
+void x86_tlb_unwrite(struct x86_cpu *c, uint64_t roff, uint64_t places)
 {
     uintptr_t host = (uintptr_t)(c->ram->host + (roff & X86_PAGE_MASK));
-    uint32_t n = writer - 1, slot = n % X86_TLB_SIZE, who = n >> X86_TLB_BITS;
-    if (who / X86_NMMU != c->index)
-        return false;
-    for (unsigned w = 0; w < X86_TLB_WAYS; w++)
-        unwrite(&c->tlb.e[who % X86_NMMU][w][slot], host, slot);
-    atomic_store(&c->jit_unwritten, 1);
-    return true;
+    bool own = places == RAM_ANYWHERE;
+    if (own)
+        unwrite_all(c, host);
+    for (unsigned n = 0; n < RAM_PLACES && places != RAM_ANYWHERE; n++) {
+        struct x86_tlbe *e = entries_at(c, ram_place(places, n));
+        own |= e != NULL;
+        for (unsigned w = 0; e && w < X86_TLB_WAYS; w++)
+            unwrite(e + w * X86_TLB_SIZE, host, slot_of(c, e));
+    }
+    if (own)
+        atomic_store(&c->jit_unwritten, 1);
 }
