@@ -51,6 +51,13 @@ void *bigmem_alloc(size_t len)
     return map(-1, whole(len), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
 }
 
+void bigmem_touch(void *p, size_t len)
+{
+    volatile uint8_t *b = p;
+    for (size_t at = 0; at < len; at += PAGE_SIZE)
+        b[at] = 0;
+}
+
 void *bigmem_map(int fd, size_t len, int prot)
 {
     return map(fd, len, prot, fd < 0 ? MAP_SHARED | MAP_ANONYMOUS : MAP_SHARED);

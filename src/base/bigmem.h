@@ -12,6 +12,8 @@
 
 /* Zeroed; takes space where it is touched. */
 void *bigmem_alloc(size_t len);
+/* Its first `len` bytes take space now. */
+void bigmem_touch(void *p, size_t len);
 /* Shared memory: the file's first `len` bytes, `prot` as for mmap(2). */
 void *bigmem_map(int fd, size_t len, int prot);
 /* The same memory as at `p`, which bigmem_map() gave, once more. */

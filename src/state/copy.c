@@ -131,8 +131,8 @@ static void *copy_thread(void *arg)
         struct state_block *b = &c->block[memory][block];
         uint64_t bytes = (uint64_t)look(&c->memory[memory], block, b) * PAGE_SIZE;
         uint64_t at = bytes ? atomic_fetch_add(&k->taken, bytes) : 0;
-        if (bytes && at + bytes <= c->pool_len)
-            copy(&c->memory[memory], block, b, c->pool + at);
+        if (bytes && at + bytes <= c->pool.len)
+            copy(&c->memory[memory], block, b, c->pool.p + at);
         else if (bytes)
             raise_to(&k->live, number + 1);
     }
@@ -150,12 +150,47 @@ static void run_threads(struct copier *k)
         pthread_join(thread[--n], NULL);
 }
 
+/* ---- room ---- */
+
+/* Bytes that it may need now. */
+static uint64_t needed(const struct state_memory *m)
+{
+    uint64_t blocks = state_blocks(m), n = 0;
+    uint8_t *maybe = calloc(1, blocks / 8 + 1);
+    if (!maybe)
+        return 0;
+    find_data(m, maybe);
+    for (uint64_t b = 0; b < blocks; b++)
+        n += (maybe[b / 8] >> (b % 8) & 1) * STATE_BLOCK_SIZE;
+    free(maybe);
+    return n;
+}
+
+void state_pool_make(struct state_pool *p, const struct state_list *l, uint64_t budget)
+{
+    uint64_t now = 0, most = 0;
+    for (unsigned n = 0; n < l->nmemories; n++) {
+        now += needed(&l->memory[n]);
+        most += l->memory[n].len;
+    }
+    p->len = (size_t)min_u64(budget, most);
+    p->p = p->len ? bigmem_alloc(p->len) : NULL;
+    if (!p->p)
+        p->len = 0;
+    bigmem_touch(p->p, (size_t)min_u64(p->len, now));
+}
+
+void state_pool_free(struct state_pool *p)
+{
+    bigmem_free(p->p, p->len);
+    *p = (struct state_pool){.p = NULL};
+}
+
 /* ---- what all of it takes ---- */
 
-static int prepare(struct copier *k, const struct state_list *l, uint64_t budget)
+static int prepare(struct copier *k, const struct state_list *l)
 {
     struct state_copy *c = k->c;
-    uint64_t most = 0;
     c->nmemories = l->nmemories;
     for (unsigned n = 0; n < l->nmemories; n++) {
         const struct state_memory *m = &l->memory[n];
@@ -166,23 +201,21 @@ static int prepare(struct copier *k, const struct state_list *l, uint64_t budget
         if (!c->block[n] || !k->maybe[n])
             return -1;
         find_data(m, k->maybe[n]);
-        for (uint64_t b = 0; b < blocks; b++)
-            most += (k->maybe[n][b / 8] >> (b % 8) & 1) * STATE_BLOCK_SIZE;
         c->blocks += blocks;
     }
-    c->pool_len = (size_t)min_u64(budget, most);
-    c->pool = c->pool_len ? bigmem_alloc(c->pool_len) : NULL;
-    if (!c->pool)
-        c->pool_len = 0; /* it takes longer, no more */
     return 0;
 }
 
-int state_copy_make(struct state_copy *c, const struct state_list *l, uint64_t budget,
+int state_copy_make(struct state_copy *c, const struct state_list *l, struct state_pool *pool,
                     struct error *e)
 {
     struct copier k = {.c = c};
     *c = (struct state_copy){.nmemories = 0};
-    int rc = prepare(&k, l, budget);
+    if (pool) {
+        c->pool = *pool;
+        *pool = (struct state_pool){.p = NULL};
+    }
+    int rc = prepare(&k, l);
     if (!rc) {
         k.left = c->blocks;
         pthread_mutex_init(&k.lock, NULL);
@@ -203,7 +236,7 @@ void state_copy_free(struct state_copy *c)
 {
     for (unsigned n = 0; n < c->nmemories; n++)
         free(c->block[n]);
-    bigmem_free(c->pool, c->pool_len);
+    state_pool_free(&c->pool);
     *c = (struct state_copy){.nmemories = 0};
 }
 

@@ -166,19 +166,20 @@ void state_save_drop(struct state_saving *s)
     free(s);
 }
 
-int state_save_begin(struct state_saving **out, int fd, const struct state_list *l, uint64_t budget,
-                     struct error *e)
+int state_save_begin(struct state_saving **out, int fd, const struct state_list *l,
+                     struct state_pool *pool, struct error *e)
 {
     int rc = state_check_list(l, e);
-    if (rc)
-        return rc;
-    struct state_saving *s = calloc(1, sizeof *s);
-    if (!s)
-        return error_set(e, ERR_NOMEM, "out of memory");
+    struct state_saving *s = rc ? NULL : calloc(1, sizeof *s);
+    if (!s) {
+        if (pool)
+            state_pool_free(pool);
+        return rc ? rc : error_set(e, ERR_NOMEM, "out of memory");
+    }
     s->w.fd = fd;
     s->w.seeks = lseek(fd, 0, SEEK_CUR) >= 0;
     state_out_init(&s->w.index, SIZE_MAX / 2);
-    rc = state_copy_make(&s->copy, l, budget, e);
+    rc = state_copy_make(&s->copy, l, pool, e);
     if (!rc)
         rc = copy_parts(s, l, e);
     if (!rc)
@@ -212,6 +213,6 @@ int state_save_end(struct state_saving *s, struct state_stats *stats, struct err
 int state_save(int fd, const struct state_list *l, struct state_stats *stats, struct error *e)
 {
     struct state_saving *s;
-    int rc = state_save_begin(&s, fd, l, 0, e);
+    int rc = state_save_begin(&s, fd, l, NULL, e);
     return rc ? rc : state_save_end(s, stats, e);
 }

@@ -87,8 +87,7 @@ struct state_copy {
     uint64_t blocks; /* of all memories */
     /* As many of these have no copy, or are to be treated like that: all that follow have one. */
     uint64_t live;
-    uint8_t *pool;
-    size_t pool_len;
+    struct state_pool pool;
 };
 
 static inline uint64_t state_blocks(const struct state_memory *m)
@@ -96,8 +95,8 @@ static inline uint64_t state_blocks(const struct state_memory *m)
     return (m->len + STATE_BLOCK_SIZE - 1) / STATE_BLOCK_SIZE;
 }
 
-/* Nothing changes meanwhile. `budget`: bytes that may be used for copies. ERR_NOMEM. */
-int state_copy_make(struct state_copy *c, const struct state_list *l, uint64_t budget,
+/* Nothing changes meanwhile. The pool is taken over. ERR_NOMEM. */
+int state_copy_make(struct state_copy *c, const struct state_list *l, struct state_pool *pool,
                     struct error *e);
 void state_copy_free(struct state_copy *c);
 /* The section of a block, if there is anything in it. */

@@ -54,12 +54,23 @@ struct state_stats {
  * machine may change meanwhile. ERR_IO, ERR_NOMEM, ERR_LIMIT. */
 int state_save(int fd, const struct state_list *l, struct state_stats *stats, struct error *e);
 
-/* The same for a machine that is to go on soon. state_save_begin() copies what it can within
- * `budget` bytes and writes the rest; until then nothing may change. state_save_end() writes the
- * copies, in any thread, and frees. */
+/* Room for copies of memory. */
+struct state_pool {
+    uint8_t *p; /* NULL: there is none */
+    size_t len;
+};
+/* As much as the list's memories may need now is there at once, so that nothing has to be waited
+ * for once it is used; what they may need later can be had, too, all within `budget` bytes. Takes a
+ * while; the machine may go on. Without memory for it there is no room. */
+void state_pool_make(struct state_pool *p, const struct state_list *l, uint64_t budget);
+void state_pool_free(struct state_pool *p);
+
+/* The same as state_save() for a machine that is to go on soon. state_save_begin() copies what
+ * there is room for and writes the rest; until then nothing may change. It takes the pool (NULL:
+ * none) over. state_save_end() writes the copies, in any thread, and frees. */
 struct state_saving;
-int state_save_begin(struct state_saving **out, int fd, const struct state_list *l, uint64_t budget,
-                     struct error *e);
+int state_save_begin(struct state_saving **out, int fd, const struct state_list *l,
+                     struct state_pool *pool, struct error *e);
 int state_save_end(struct state_saving *s, struct state_stats *stats, struct error *e);
 /* Frees without writing what is left. */
 void state_save_drop(struct state_saving *s);

@@ -32,9 +32,11 @@ bool vm_save_parked(struct vm *vm);
 /* What was asked for will not happen: the VM ends. */
 void vm_save_cancel(struct vm *vm);
 
+/* (any thread) See state_pool_make(). */
+void vmm_save_pool(struct vm *vm, uint64_t budget, struct state_pool *pool);
 /* The first half of vmm_save(), see state_save_begin(). The disks finish what is in flight, but
  * need not be durable. */
-int vmm_save_begin(struct vm *vm, int fd, uint64_t budget, struct state_saving **out,
+int vmm_save_begin(struct vm *vm, int fd, struct state_pool *pool, struct state_saving **out,
                    struct error *e);
 /* No vCPU runs. Writes the state to a descriptor, from its position on; the VM's clock stands until
  * vm_clock_resume(). ERR_IO, ERR_NOMEM. */

@@ -1,13 +1,14 @@
 /*
  * snap.h - a snapshot of a VM that goes on.
  *
- * While all vCPUs are parked the machine's state is copied, and each disk gets an empty overlay: so
- * state and images are of one instant. Then the guest goes on, and a thread writes the copy and
- * makes the images below the overlays durable. Whoever asks has made the files; the sandbox lets us
- * open none. Before he asks, the overlays have the disks' names: they read the same as long as they
- * are empty, so at no instant the files are without what the guest was told is durable.
+ * A thread gets memory for a copy of the guest's. While all vCPUs are parked the machine's state is
+ * copied, and each disk gets an empty overlay: so state and images are of one instant. Then the
+ * guest goes on, and a thread writes the copy and makes the images below the overlays durable.
+ * Whoever asks has made the files; the sandbox lets us open none. Before he asks, the overlays have
+ * the disks' names: they read the same as long as they are empty, so at no instant the files are
+ * without what the guest was told is durable.
  *
- *     none --vm_snap_ask--> asked --all parked--> writing --written--> none
+ *     none --vm_snap_ask--> preparing --room--> asked --all parked--> writing --written--> none
  */
 #ifndef SOSIA_VMM_SNAP_H
 #define SOSIA_VMM_SNAP_H
@@ -22,16 +23,17 @@
 
 struct vm;
 
-enum vm_snap_step { VM_SNAP_NONE, VM_SNAP_ASKED, VM_SNAP_WRITING };
+enum vm_snap_step { VM_SNAP_NONE, VM_SNAP_PREPARING, VM_SNAP_ASKED, VM_SNAP_WRITING };
 
-/* The loop's thread's; while writing, all but `step` is the thread's. */
+/* The loop's thread's; while preparing and writing, all but `step` is the thread's. */
 struct vm_snap {
     enum vm_snap_step step;
     int fd;                               /* for the state */
     struct node *overlay[SPEC_MAX_DISKS]; /* not in the disk's place yet; NULL: none */
+    struct state_pool pool;
     struct state_saving *saving;
     pthread_t thread;
-    uv_async_t written; /* in the loop from vm_loop_init() to vm_loop_fini() */
+    uv_async_t stepped; /* the thread is done; in the loop from vm_loop_init() to vm_loop_fini() */
     void (*done)(void *arg, const struct vm_snap *s);
     void *arg;
 

@@ -124,13 +124,29 @@ static void stop_clock(struct vm *vm)
     vm->clock_stands = true;
 }
 
-int vmm_save_begin(struct vm *vm, int fd, uint64_t budget, struct state_saving **out,
+void vmm_save_pool(struct vm *vm, uint64_t budget, struct state_pool *pool)
+{
+    struct state_list *l = calloc(1, sizeof *l);
+    *pool = (struct state_pool){.p = NULL};
+    if (!l)
+        return;
+    pthread_mutex_lock(&vm->lock);
+    pc_state_list(vm->pc, l);
+    pthread_mutex_unlock(&vm->lock);
+    state_pool_make(pool, l, budget);
+    free(l);
+}
+
+int vmm_save_begin(struct vm *vm, int fd, struct state_pool *pool, struct state_saving **out,
                    struct error *e)
 {
     struct vm_identity id;
     struct state_list *l = calloc(1, sizeof *l);
-    if (!l)
+    if (!l) {
+        if (pool)
+            state_pool_free(pool);
         return error_set(e, ERR_NOMEM, "out of memory");
+    }
     drain(vm);
     pthread_mutex_lock(&vm->lock);
     stop_clock(vm);
@@ -138,7 +154,7 @@ int vmm_save_begin(struct vm *vm, int fd, uint64_t budget, struct state_saving *
     identify(vm, &id);
     vm->saved_at = id.calendar;
     list_all(vm, &id, l);
-    int rc = state_save_begin(out, fd, l, budget, e);
+    int rc = state_save_begin(out, fd, l, pool, e);
     pthread_mutex_unlock(&vm->lock);
     free(l);
     return rc;
@@ -149,7 +165,7 @@ int vmm_save(struct vm *vm, int fd, struct state_stats *stats, struct error *e)
     struct state_saving *saving;
     int rc = settle_disks(vm, e);
     if (!rc)
-        rc = vmm_save_begin(vm, fd, 0, &saving, e);
+        rc = vmm_save_begin(vm, fd, NULL, &saving, e);
     return rc ? rc : state_save_end(saving, stats, e);
 }
 

@@ -61,6 +61,7 @@ static void close_files(struct vm_snap *s)
     for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)
         node_close(s->overlay[n]);
     close(s->fd);
+    state_pool_free(&s->pool);
     s->step = VM_SNAP_NONE;
 }
 
@@ -77,6 +78,26 @@ static int ask(struct vm *vm, const struct vm_snap_files *f, unsigned *used, str
         rc = open_overlay(vm, *used, fd, e);
     }
     return rc;
+}
+
+static void *get_room(void *arg)
+{
+    struct vm *vm = arg;
+    vmm_save_pool(vm, COPY_BUDGET, &vm->snap.pool);
+    uv_async_send(&vm->snap.stepped);
+    return NULL;
+}
+
+/* A thread's work is done here if there can be none. */
+static void start(struct vm *vm, enum vm_snap_step step, void *(*work)(void *vm))
+{
+    const struct thread_options options = {.name = "snapshot", .stack = 512 * KIB};
+    struct vm_snap *s = &vm->snap;
+    s->step = step;
+    if (!thread_start(&s->thread, &options, work, vm))
+        return;
+    s->thread = pthread_self();
+    work(vm);
 }
 
 int vm_snap_ask(struct vm *vm, const struct vm_snap_files *f,
@@ -107,9 +128,7 @@ int vm_snap_ask(struct vm *vm, const struct vm_snap_files *f,
             close_files(s);
         return rc;
     }
-    s->step = VM_SNAP_ASKED;
-    s->asked = uv_hrtime();
-    vm_request(vm, VM_REQ_WORK, "snapshot");
+    start(vm, VM_SNAP_PREPARING, get_room);
     return 0;
 }
 
@@ -140,7 +159,7 @@ static void *write_out(void *arg)
         if (rc)
             failed(s, rc, &e);
     }
-    uv_async_send(&s->written);
+    uv_async_send(&s->stepped);
     return NULL;
 }
 
@@ -162,13 +181,11 @@ static void push_disks(struct vm *vm)
 
 void vm_snap_parked(struct vm *vm)
 {
-    const struct thread_options options = {.name = "snapshot", .stack = 512 * KIB};
     struct vm_snap *s = &vm->snap;
     struct error e;
     if (s->step != VM_SNAP_ASKED)
         return;
-    s->step = VM_SNAP_WRITING;
-    int rc = vmm_save_begin(vm, s->fd, COPY_BUDGET, &s->saving, &e);
+    int rc = vmm_save_begin(vm, s->fd, &s->pool, &s->saving, &e);
     if (rc)
         failed(s, rc, &e);
     else
@@ -179,26 +196,19 @@ void vm_snap_parked(struct vm *vm)
     }
     vm_clock_resume(vm);
     s->pause = uv_hrtime() - s->asked;
-    if (thread_start(&s->thread, &options, write_out, vm)) {
-        write_out(vm);
-        s->thread = pthread_self();
-    }
+    start(vm, VM_SNAP_WRITING, write_out);
 }
 
-static void end(struct vm_snap *s)
+static void join(struct vm_snap *s)
 {
     if (!pthread_equal(s->thread, pthread_self()))
         pthread_join(s->thread, NULL);
-    close_files(s);
 }
 
-static void on_written(uv_async_t *a)
+static void finish(struct vm_snap *s)
 {
-    struct vm *vm = a->data;
-    struct vm_snap *s = &vm->snap;
-    if (s->step != VM_SNAP_WRITING)
-        return;
-    end(s);
+    join(s);
+    close_files(s);
     if (s->rc)
         log_warn("no snapshot was taken: %s", s->error.msg);
     else
@@ -208,17 +218,32 @@ static void on_written(uv_async_t *a)
     s->done(s->arg, s);
 }
 
+static void on_step(uv_async_t *a)
+{
+    struct vm *vm = a->data;
+    struct vm_snap *s = &vm->snap;
+    if (s->step == VM_SNAP_WRITING) {
+        finish(s);
+    } else if (s->step == VM_SNAP_PREPARING) {
+        join(s);
+        s->step = VM_SNAP_ASKED;
+        s->asked = uv_hrtime();
+        vm_request(vm, VM_REQ_WORK, "snapshot");
+    }
+}
+
 int vm_snap_init(struct vm *vm)
 {
-    int rc = uv_async_init(&vm->loop, &vm->snap.written, on_written);
-    vm->snap.written.data = vm;
+    int rc = uv_async_init(&vm->loop, &vm->snap.stepped, on_step);
+    vm->snap.stepped.data = vm;
     return rc;
 }
 
 void vm_snap_end(struct vm *vm)
 {
-    if (vm->snap.step == VM_SNAP_WRITING)
-        end(&vm->snap);
-    else if (vm->snap.step == VM_SNAP_ASKED)
-        close_files(&vm->snap);
+    struct vm_snap *s = &vm->snap;
+    if (s->step == VM_SNAP_PREPARING || s->step == VM_SNAP_WRITING)
+        join(s);
+    if (s->step != VM_SNAP_NONE)
+        close_files(s);
 }

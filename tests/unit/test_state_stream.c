@@ -269,7 +269,11 @@ static void a_copy_is_of_one_moment(void **state)
         fill();
         part.word = 0xbeef;
         int fd = memfd_create("stream", MFD_CLOEXEC);
-        assert_int_equal(state_save_begin(&s, fd, &list, budget, &e), 0);
+        struct state_pool pool;
+        state_pool_make(&pool, &list, budget);
+        assert_int_equal(pool.len, budget < list.memory[0].len ? budget : list.memory[0].len);
+        assert_int_equal(state_save_begin(&s, fd, &list, &pool, &e), 0);
+        assert_null(pool.p);
         off_t before = lseek(fd, 0, SEEK_CUR);
         if (budget >= PAGES * PAGE_SIZE)
             assert_int_equal(before, STATE_HEAD_LEN);
