@@ -117,6 +117,9 @@ struct cli_verb {
 
 extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
 
+/* main.c: on standard error. */
+void cli_print_error(const struct error *e);
+
 const struct cli_verb *cli_find_verb(const char *name, struct error *e);
 void cli_print_usage(FILE *out);
 void cli_print_verb(FILE *out, const struct cli_verb *v);

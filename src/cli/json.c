@@ -46,7 +46,7 @@ json_t *cli_json_text(const char *s)
 }
 
 /* Messages say what is wrong, then, behind a semicolon, what to do. */
-void cli_print_json_error(const struct error *e)
+json_t *cli_json_error(const struct error *e)
 {
     const char *semicolon = NULL;
     for (const char *s = e->msg; (s = strstr(s, "; ")); s += 2)
@@ -56,6 +56,11 @@ void cli_print_json_error(const struct error *e)
                   cli_json_text(e->msg), "hint", cli_json_text(semicolon ? semicolon + 2 : NULL));
     if (e->where[0])
         json_object_set_new(o, "where", cli_json_text(e->where));
+    return o;
+}
+
+void cli_print_json_error(const struct error *e)
+{
     struct error ours = {0};
-    cli_print_json(json_pack("{s:o}", "error", o), &ours);
+    cli_print_json(json_pack("{s:o}", "error", cli_json_error(e)), &ours);
 }

@@ -50,29 +50,36 @@ int life_launch(struct vm *vm, struct error *e)
     return rc;
 }
 
-static int started(const struct cli_args *a, const struct vm *vm, struct error *e)
+/* Of one that is to be attached to, its console says the rest. */
+static int started(const struct cli_args *a, const struct vm *vm, char said[VMS_SAID],
+                   struct error *e)
 {
     struct vm_status s;
     vm_status_read(vm, &s);
-    if (!cli_has(a, CLI_ATTACH))
-        return vms_done(a, vm, e, "%s is running (process %d)", vm->name, s.pid);
-    return console_attach(vm, e);
+    if (cli_has(a, CLI_ATTACH))
+        return console_attach(vm, e);
+    snprintf(said, VMS_SAID, "%s is running (process %d)", vm->name, s.pid);
+    return 0;
+}
+
+static int check_attach(const struct cli_args *a, struct error *e)
+{
+    if (!cli_has(a, CLI_ATTACH) || a->npos == 1)
+        return 0;
+    return error_set(e, ERR_USAGE, "--console is for one VM, and %d are named", a->npos);
+}
+
+static int start(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
+{
+    int rc = life_launch(vm, e);
+    vm_unlock(vm);
+    return rc ? rc : started(a, vm, said, e);
 }
 
 int cli_start(const struct cli_args *a, struct error *e)
 {
-    struct catalog c;
-    struct vm vm;
-    int rc = vms_open(&c, a->pos[0], VM_FIND_CHANGE, &vm, e);
-    if (rc)
-        return rc;
-    rc = life_launch(&vm, e);
-    vm_unlock(&vm);
-    if (!rc)
-        rc = started(a, &vm, e);
-    vm_close(&vm);
-    catalog_close(&c);
-    return rc;
+    int rc = check_attach(a, e);
+    return rc ? rc : vms_each(a, VM_FIND_CHANGE, start, e);
 }
 
 /* ---- stop ---- */
@@ -133,7 +140,7 @@ static int ask_guest(const struct vm *vm, struct vm_watch *w, int64_t ms, struct
                      vm->name, (long long)(ms / 1000), vm->name);
 }
 
-static int stop(const struct cli_args *a, const struct vm *vm, struct error *e)
+static int end(const struct cli_args *a, const struct vm *vm, struct error *e)
 {
     struct vm_status s;
     struct vm_watch w;
@@ -159,40 +166,36 @@ static int stop(const struct cli_args *a, const struct vm *vm, struct error *e)
     return rc;
 }
 
+static int stop(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
+{
+    snprintf(said, VMS_SAID, "%s is stopped", vm->name);
+    return end(a, vm, e);
+}
+
 int cli_stop(const struct cli_args *a, struct error *e)
 {
+    return vms_each(a, VM_FIND_READ, stop, e);
+}
+
+static int restart(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
+{
     struct catalog c;
-    struct vm vm;
-    int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
+    struct vm changing;
+    int rc = end(a, vm, e);
+    if (!rc)
+        rc = vms_open(&c, vm->name, VM_FIND_CHANGE, &changing, e);
     if (rc)
         return rc;
-    rc = stop(a, &vm, e);
-    if (!rc)
-        rc = vms_done(a, &vm, e, "%s is stopped", vm.name);
-    vm_close(&vm);
+    rc = life_launch(&changing, e);
+    vm_close(&changing);
     catalog_close(&c);
-    return rc;
+    return rc ? rc : started(a, vm, said, e);
 }
 
 int cli_restart(const struct cli_args *a, struct error *e)
 {
-    struct catalog c;
-    struct vm vm, changing;
-    int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
-    if (rc)
-        return rc;
-    rc = stop(a, &vm, e);
-    if (!rc)
-        rc = catalog_find(&c, vm.name, VM_FIND_CHANGE, &changing, e);
-    if (!rc) {
-        rc = life_launch(&changing, e);
-        vm_close(&changing);
-    }
-    if (!rc)
-        rc = started(a, &vm, e);
-    vm_close(&vm);
-    catalog_close(&c);
-    return rc;
+    int rc = check_attach(a, e);
+    return rc ? rc : vms_each(a, VM_FIND_READ, restart, e);
 }
 
 /* ---- suspend ---- */
@@ -226,67 +229,77 @@ int life_suspend(const struct vm *vm, struct error *e)
     return rc ? rc : check_suspended(vm, e);
 }
 
+static int suspend(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
+{
+    snprintf(said, VMS_SAID, "%s is suspended; `sosia start` lets it go on", vm->name);
+    return life_suspend(vm, e);
+}
+
 int cli_suspend(const struct cli_args *a, struct error *e)
+{
+    return vms_each(a, VM_FIND_READ, suspend, e);
+}
+
+/* ---- one command each ---- */
+
+/* Takes over `args`. */
+static int command(const struct vm *vm, const char *name, json_t *args, struct error *e)
+{
+    struct remote r;
+    int rc = remote_open(&r, vm, e);
+    if (rc) {
+        json_decref(args);
+        return rc;
+    }
+    rc = remote_call(&r, name, args, ANSWER_MS, NULL, e);
+    remote_close(&r);
+    return rc;
+}
+
+static int reset(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
+{
+    snprintf(said, VMS_SAID, "%s is reset", vm->name);
+    return command(vm, "system_reset", NULL, e);
+}
+
+int cli_reset(const struct cli_args *a, struct error *e)
+{
+    return vms_each(a, VM_FIND_READ, reset, e);
+}
+
+static int pause_it(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
+{
+    snprintf(said, VMS_SAID, "%s is paused", vm->name);
+    return command(vm, "stop", NULL, e);
+}
+
+int cli_pause(const struct cli_args *a, struct error *e)
+{
+    return vms_each(a, VM_FIND_READ, pause_it, e);
+}
+
+static int resume(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
+{
+    snprintf(said, VMS_SAID, "%s goes on", vm->name);
+    return command(vm, "cont", NULL, e);
+}
+
+int cli_resume(const struct cli_args *a, struct error *e)
+{
+    return vms_each(a, VM_FIND_READ, resume, e);
+}
+
+int cli_engine(const struct cli_args *a, struct error *e)
 {
     struct catalog c;
     struct vm vm;
     int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
     if (rc)
         return rc;
-    rc = life_suspend(&vm, e);
+    rc = command(&vm, "x-sosia-engine", json_pack("{s:s}", "engine", a->pos[1]), e);
     if (!rc)
-        rc = vms_done(a, &vm, e, "%s is suspended; `sosia start %s` lets it go on", vm.name,
-                      vm.name);
+        rc = vms_done(a, &vm, e, "%s goes on with the engine %s", vm.name, a->pos[1]);
     vm_close(&vm);
     catalog_close(&c);
     return rc;
-}
-
-/* ---- one command each ---- */
-
-int life_command(const struct cli_args *a, const char *command, json_t *args, const char *said,
-                 struct error *e)
-{
-    struct catalog c;
-    struct vm vm;
-    struct remote r;
-    int rc = vms_open(&c, a->pos[0], VM_FIND_READ, &vm, e);
-    if (rc) {
-        json_decref(args);
-        return rc;
-    }
-    rc = remote_open(&r, &vm, e);
-    if (rc) {
-        json_decref(args);
-    } else {
-        rc = remote_call(&r, command, args, ANSWER_MS, NULL, e);
-        remote_close(&r);
-    }
-    if (!rc)
-        rc = vms_done(a, &vm, e, "%s %s", vm.name, said);
-    vm_close(&vm);
-    catalog_close(&c);
-    return rc;
-}
-
-int cli_reset(const struct cli_args *a, struct error *e)
-{
-    return life_command(a, "system_reset", NULL, "is reset", e);
-}
-
-int cli_pause(const struct cli_args *a, struct error *e)
-{
-    return life_command(a, "stop", NULL, "is paused", e);
-}
-
-int cli_resume(const struct cli_args *a, struct error *e)
-{
-    return life_command(a, "cont", NULL, "goes on", e);
-}
-
-int cli_engine(const struct cli_args *a, struct error *e)
-{
-    char said[80];
-    snprintf(said, sizeof said, "goes on with the engine %.40s", a->pos[1]);
-    return life_command(a, "x-sosia-engine", json_pack("{s:s}", "engine", a->pos[1]), said, e);
 }

@@ -10,11 +10,6 @@
 void life_show(void *vm);
 void life_hide(void);
 
-/* One command to the VM that the first argument names; `said`: what to tell then. Takes over
- * `args`. */
-int life_command(const struct cli_args *a, const char *command, json_t *args, const char *said,
-                 struct error *e);
-
 /* The VM, open for VM_FIND_CHANGE, is started after its spec, files and layers were checked. */
 int life_launch(struct vm *vm, struct error *e);
 /* Its state is saved, and its process has ended. */

@@ -42,6 +42,11 @@ static int exit_code(const struct call *c, int r)
     }
 }
 
+void cli_print_error(const struct error *e)
+{
+    fprintf(stderr, "sosia: %s%s%s\n", e->where, e->where[0] ? ": " : "", e->msg);
+}
+
 static bool asks_help(const char *arg)
 {
     return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
@@ -100,6 +105,6 @@ int main(int argc, char **argv)
     if (r < 0 && e.msg[0] && c.json)
         cli_print_json_error(&e);
     else if (r < 0 && e.msg[0])
-        fprintf(stderr, "sosia: %s%s%s\n", e.where, e.where[0] ? ": " : "", e.msg);
+        cli_print_error(&e);
     return exit_code(&c, r);
 }

@@ -47,6 +47,56 @@ int vms_done(const struct cli_args *a, const struct vm *vm, struct error *e, con
     return 0;
 }
 
+static int do_one(const struct cli_args *a, const char *ref, enum vm_find how, vms_work *work,
+                  json_t *all, struct error *e)
+{
+    struct catalog c;
+    struct vm vm;
+    char said[VMS_SAID] = "";
+    int rc = vms_open(&c, ref, how, &vm, e);
+    if (rc)
+        return rc;
+    rc = work(a, &vm, said, e);
+    if (!rc && all && cli_has(a, CLI_JSON))
+        rc = json_array_append_new(all, vms_json(&vm)) ? error_set(e, ERR_NOMEM, "out of memory")
+                                                       : 0;
+    else if (!rc && said[0])
+        rc = vms_done(a, &vm, e, "%s", said);
+    vm_close(&vm);
+    catalog_close(&c);
+    return rc;
+}
+
+static void tell_error(const struct cli_args *a, const char *ref, json_t *all, struct error *e)
+{
+    if (cli_has(a, CLI_JSON))
+        json_array_append_new(
+            all, json_pack("{s:o, s:o}", "name", cli_json_text(ref), "error", cli_json_error(e)));
+    else
+        cli_print_error(e);
+    e->msg[0] = 0;
+}
+
+int vms_each(const struct cli_args *a, enum vm_find how, vms_work *work, struct error *e)
+{
+    int first = 0;
+    if (a->npos == 1)
+        return do_one(a, a->pos[0], how, work, NULL, e);
+    json_t *all = json_array();
+    for (int i = 0; i < a->npos; i++) {
+        *e = (struct error){0};
+        int rc = do_one(a, a->pos[i], how, work, all, e);
+        if (rc)
+            tell_error(a, a->pos[i], all, e);
+        first = first ? first : rc;
+    }
+    if (cli_has(a, CLI_JSON))
+        cli_print_json(json_pack("{s:o}", "vms", all), e);
+    else
+        json_decref(all);
+    return first;
+}
+
 void vms_last_line(const struct vm *vm, char *out, size_t size)
 {
     char tail[1024];

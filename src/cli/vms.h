@@ -22,6 +22,13 @@ json_t *vms_json(const struct vm *vm);
 int vms_done(const struct cli_args *a, const struct vm *vm, struct error *e, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
+#define VMS_SAID 200
+/* What a verb does with a VM, and what is to be told then; "": nothing. */
+typedef int vms_work(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e);
+/* Does it with each VM that is named, opened as catalog_find() does. If there are several, the one
+ * that fails is told of, and the others are gone on with; the first error is returned. */
+int vms_each(const struct cli_args *a, enum vm_find how, vms_work *work, struct error *e);
+
 /* The last line that the guest wrote to its console, fit for a terminal; "" if there is none. */
 void vms_last_line(const struct vm *vm, char *out, size_t size);
 

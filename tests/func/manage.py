@@ -89,6 +89,29 @@ def stops(folder, prog):
         expect(run.returncode == 0, run)
 
 
+def several(folder, prog):
+    """several VMs at once: each has its turn, also behind one that fails"""
+    with catalog(folder, prog):
+        for name in ("one", "two", "three"):
+            ok(prog, "create", name, "--memory", "32M")
+        r = sosia(prog, "start", "one", "none", "two")
+        expect(r.code == 3 and "none" in r.err and "two is running" in r.err, r.code, r.err)
+        r = sosia(prog, "pause", "two", "three", "one", "--json")
+        told = json.loads(r.out)["vms"]
+        expect(r.code == 4 and [t["name"] for t in told] == ["two", "three", "one"], r.code, told)
+        expect([t.get("state") for t in told] == ["paused", None, "paused"], told)
+        expect(told[1]["error"]["code"] == "state", told)
+        ok(prog, "resume", "one", "two")
+        ok(prog, "reset", "one", "two")
+        error(prog, 2, "usage", "start", "-c", "three", "one")
+        told = get(prog, "restart", "-f", "one", "two")["vms"]
+        expect([t["state"] for t in told] == ["running"] * 2, told)
+        ok(prog, "suspend", "one", "two")
+        ok(prog, "start", "one", "two", "three")
+        ok(prog, "stop", "-f", "one", "two", "three")
+        expect({vm["state"] for vm in get(prog, "ls")["vms"]} == {"stopped"}, get(prog, "ls"))
+
+
 def crashes(folder, prog):
     """a VMM that dies is noticed, with the reason; it can be started again"""
     with catalog(folder, prog) as top:
@@ -320,6 +343,6 @@ def follows(folder, prog):
             expect(b"x42y" in out and p.returncode == 0, p.args, p.returncode, out[-300:])
 
 
-TESTS = [life, in_front, stops, crashes, cannot_start, clones, suspends, other_disk, keyboard, follows]
-TESTS = TESTS if LONG or not SANITIZED else TESTS[:8]
+TESTS = [life, in_front, stops, several, crashes, cannot_start, clones, suspends, other_disk, keyboard, follows]
+TESTS = TESTS if LONG or not SANITIZED else TESTS[:9]
 run_tests([t for t in TESTS if len(sys.argv) < 3 or t.__name__ in sys.argv[2:]], sys.argv[1])
