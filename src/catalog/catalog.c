@@ -192,13 +192,9 @@ int catalog_list(int folder, struct vm_names *list, struct error *e)
     *list = (struct vm_names){0};
     if (folder < 0)
         return 0;
-    int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* a position of its own */
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        int err = errno;
-        close_fd(&fd);
-        return error_file(e, err, "cannot read the folder of the VMs");
-    }
+    DIR *d = store_list(folder, ".");
+    if (!d)
+        return error_file(e, errno, "cannot read the folder of the VMs");
     int rc = 0;
     for (struct dirent *f; !rc && (f = readdir(d));)
         if ((is_name(f->d_name) || catalog_trash_name(f->d_name)) && f->d_name[0] != '.' &&

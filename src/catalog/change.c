@@ -122,8 +122,7 @@ static void sweep_one(int vms, const char *name)
 
 static void sweep(int vms)
 {
-    int fd = openat(vms, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    DIR *d = store_list(vms, ".");
     if (!d)
         return;
     for (struct dirent *f; (f = readdir(d));)

@@ -94,14 +94,10 @@ static int add_folder(struct sweep *w, const char *file, struct error *e)
 
 static DIR *read_folder(int dir, const char *name, struct error *e)
 {
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (d)
-        return d;
-    error_file(e, errno, "%s: cannot read the folder", name);
-    if (fd >= 0)
-        close(fd);
-    return NULL;
+    DIR *d = store_list(dir, name);
+    if (!d)
+        error_file(e, errno, "%s: cannot read the folder", name);
+    return d;
 }
 
 /* Calls `fn` for every snapshot that has its name. */
@@ -130,14 +126,19 @@ static bool stays(const struct sweep *w, const struct snapshot *s)
 
 /* ---- candidates ---- */
 
-static int note_snapshot(struct sweep *w, const struct snapshot *s, struct error *e)
+static int add_folders(struct sweep *w, const struct snapshot *s, struct error *e)
 {
     int rc = 0;
-    for (size_t i = 0; i < s->ndisk && !rc; i++) {
+    for (size_t i = 0; i < s->ndisk && !rc; i++)
         rc = add_folder(w, s->disk[i].layer, e);
-        if (!rc && stays(w, s))
-            rc = add(&w->named, s->disk[i].layer, e);
-    }
+    return rc;
+}
+
+static int note_snapshot(struct sweep *w, const struct snapshot *s, struct error *e)
+{
+    int rc = add_folders(w, s, e);
+    for (size_t i = 0; i < s->ndisk && !rc && stays(w, s); i++)
+        rc = add(&w->named, s->disk[i].layer, e);
     return rc;
 }
 
@@ -205,19 +206,23 @@ static int keep_chain(struct sweep *w, const char *path, const char *format, str
     return rc;
 }
 
+/* The same of one in a folder of the VM's. */
+static int keep_file(struct sweep *w, const char *folder, const char *file, const char *format,
+                     struct error *e)
+{
+    CLEANUP_FREE char *path = NULL;
+    if (asprintf(&path, "%s/%s/%s", w->vm->path, folder, file) < 0) {
+        path = NULL;
+        return no_memory(e);
+    }
+    return keep_chain(w, path, format, e);
+}
+
 static int keep_snapshot(struct sweep *w, const struct snapshot *s, struct error *e)
 {
     int rc = 0;
-    if (!stays(w, s))
-        return 0;
-    for (size_t i = 0; i < s->ndisk && !rc; i++) {
-        CLEANUP_FREE char *path = NULL;
-        if (asprintf(&path, "%s/%s", w->vm->path, s->disk[i].layer) < 0) {
-            path = NULL;
-            return no_memory(e);
-        }
-        rc = keep_chain(w, path, s->disk[i].format, e);
-    }
+    for (size_t i = 0; i < s->ndisk && !rc && stays(w, s); i++)
+        rc = keep_file(w, ".", s->disk[i].layer, s->disk[i].format, e);
     return rc;
 }
 
@@ -241,16 +246,9 @@ static int keep_folder(struct sweep *w, const char *folder, struct error *e)
     int rc = d ? 0 : e->code;
     for (struct dirent *f; !rc && (f = readdir(d));) {
         struct stat st;
-        CLEANUP_FREE char *path = NULL;
-        if (f->d_name[0] == '.' || is_layer_name(f->d_name) ||
-            fstatat(dirfd(d), f->d_name, &st, 0) < 0 || !S_ISREG(st.st_mode))
-            continue;
-        if (asprintf(&path, "%s/%s/%s", w->vm->path, folder, f->d_name) < 0) {
-            path = NULL;
-            rc = no_memory(e);
-        } else {
-            rc = keep_chain(w, path, NULL, e);
-        }
+        if (f->d_name[0] != '.' && !is_layer_name(f->d_name) &&
+            fstatat(dirfd(d), f->d_name, &st, 0) == 0 && S_ISREG(st.st_mode))
+            rc = keep_file(w, folder, f->d_name, NULL, e);
     }
     if (d)
         closedir(d);
@@ -342,8 +340,7 @@ static int note_leftovers(struct sweep *w, int folder, const struct vm_names *le
         struct error unused;
         if (snapshot_read(folder, left->name[i], &s, &unused))
             continue;
-        for (size_t d = 0; d < s.ndisk && !rc; d++)
-            rc = add_folder(w, s.disk[d].layer, e);
+        rc = add_folders(w, &s, e);
         snapshot_fini(&s);
     }
     return rc;

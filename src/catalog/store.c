@@ -120,10 +120,7 @@ static bool is_part_of(const char *file, const char *name)
 
 void store_sweep(int dir, const char *const *name)
 {
-    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d && fd >= 0)
-        close(fd);
+    DIR *d = store_list(dir, ".");
     for (struct dirent *f; d && (f = readdir(d));)
         for (unsigned i = 0; name[i]; i++)
             if (is_part_of(f->d_name, name[i]))
@@ -147,24 +144,33 @@ int store_folder(int dir, const char *name, bool make, struct error *e)
     return fd < 0 ? fails(e, errno, "cannot open the folder", dir, name) : fd;
 }
 
+DIR *store_list(int dir, const char *name)
+{
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d && fd >= 0) {
+        int err = errno;
+        close(fd);
+        errno = err;
+    }
+    return d;
+}
+
 static int remove_at(int dir, const char *name, unsigned depth)
 {
     if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
         return 0;
     if (errno != EISDIR && errno != EPERM && errno != ENOTEMPTY)
         return errno;
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd < 0 || depth >= MAX_DEPTH ? NULL : fdopendir(fd);
-    if (!d) {
-        int err = depth >= MAX_DEPTH ? ELOOP : errno;
-        if (fd >= 0)
-            close(fd);
+    if (depth >= MAX_DEPTH)
+        return ELOOP;
+    DIR *d = store_list(dir, name);
+    int err = d ? 0 : errno;
+    if (!d)
         return err;
-    }
-    int err = 0;
     for (struct dirent *f; !err && (f = readdir(d));)
         if (strcmp(f->d_name, ".") != 0 && strcmp(f->d_name, "..") != 0)
-            err = remove_at(fd, f->d_name, depth + 1);
+            err = remove_at(dirfd(d), f->d_name, depth + 1);
     closedir(d);
     return !err && unlinkat(dir, name, AT_REMOVEDIR) < 0 ? errno : err;
 }

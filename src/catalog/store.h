@@ -9,6 +9,8 @@
 #ifndef SOSIA_CATALOG_STORE_H
 #define SOSIA_CATALOG_STORE_H
 
+#include <dirent.h>
+
 #include "base/error.h"
 #include "base/types.h"
 
@@ -31,6 +33,9 @@ int store_copy(int from, int to, const char *name, struct error *e);
 int store_sync(int dir, struct error *e);
 /* Opens a folder, which is made if need be. Returns a descriptor. */
 int store_folder(int dir, const char *name, bool make, struct error *e);
+/* The entries of a folder, for readdir() and closedir(), whatever position `dir` has; symbolic
+ * links to folders are none. NULL: errno. */
+DIR *store_list(int dir, const char *name);
 /* Removes a folder and all that is in it; does not follow symbolic links. */
 int store_remove(int dir, const char *name, struct error *e);
 /* Renames; ERR_BUSY: there is something of the new name. Both folders are made durable. */
