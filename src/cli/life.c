@@ -200,33 +200,36 @@ int cli_restart(const struct cli_args *a, struct error *e)
 
 /* ---- suspend ---- */
 
-/* It may have been killed between its answer and its end. */
-static int check_suspended(const struct vm *vm, struct error *e)
+/* Its process has ended, whatever it answered: killed before its end, or suspended because somebody
+ * else had asked for it, too. */
+static int check_suspended(const struct vm *vm, int rc, struct error *e)
 {
     struct vm_status s;
     vm_status_read(vm, &s);
-    if (s.run != VM_CRASHED)
-        return 0;
-    return error_set(e, ERR_GUEST, "%s is not suspended: %s", vm->name, s.reason);
+    if (s.run == VM_CRASHED)
+        return error_set(e, ERR_GUEST, "%s is not suspended: %s", vm->name, s.reason);
+    return s.run == VM_SUSPENDED ? 0 : rc;
 }
 
 int life_suspend(const struct vm *vm, struct error *e)
 {
     struct remote r;
     struct vm_watch w;
+    bool ended = false;
     int rc = remote_open(&r, vm, e);
     if (rc)
         return rc;
     rc = vm_watch_open(&w, vm, e);
     if (!rc) {
         rc = remote_call(&r, "x-sosia-suspend", NULL, SUSPEND_MS, NULL, e);
-        if (!rc && !vm_watch_end(&w, SUSPEND_MS, NULL, NULL))
+        ended = vm_watch_end(&w, rc == 0 ? SUSPEND_MS : rc == ERR_IO ? PLUG_MS : 0, NULL, NULL);
+        if (!rc && !ended)
             rc = error_set(e, ERR_TIMEOUT, "%s is suspended, but its process does not end",
                            vm->name);
         vm_watch_close(&w);
     }
     remote_close(&r);
-    return rc ? rc : check_suspended(vm, e);
+    return ended ? check_suspended(vm, rc, e) : rc;
 }
 
 static int suspend(const struct cli_args *a, struct vm *vm, char said[VMS_SAID], struct error *e)
