@@ -310,7 +310,7 @@ static void snapped(void *arg, const struct vm_snap *s)
     c->snapper = NULL;
     if (!cl)
         return;
-    if (!s->rc)
+    if (!s->rc && s->fd >= 0)
         call.ret = json_pack("{s:I, s:I, s:I}", "pages", (json_int_t)s->stats.pages, "bytes",
                              (json_int_t)s->stats.bytes, "pause-ns", (json_int_t)s->pause);
     control_reply(cl, &call, s->rc);
@@ -345,19 +345,59 @@ static int take_files(struct control_call *call, struct vm_snap_files *f)
     return 0;
 }
 
-static int snapshot(struct control_call *call)
+/* `files`: 0 if the client's are those, or an error. */
+static int ask_snapshot(struct control_call *call,
+                        int (*files)(struct control_call *call, struct vm_snap_files *f))
 {
     struct control *c = call->c;
-    struct vm_snap_files files;
+    struct vm_snap_files f;
     if (c->vm->paused || c->vm->pause_wanted)
         return error_set(&call->e, ERR_STATE, "the VM is paused");
-    int rc = take_files(call, &files);
+    int rc = files(call, &f);
     if (!rc)
-        rc = vm_snap_ask(c->vm, &files, snapped, c, &call->e);
+        rc = vm_snap_ask(c->vm, &f, snapped, c, &call->e);
     if (rc)
         return rc;
     c->snapper = call->client;
     return CONTROL_LATER;
+}
+
+static int snapshot(struct control_call *call)
+{
+    return ask_snapshot(call, take_files);
+}
+
+static bool is_or_absent(const struct control_call *call, const char *key, const char *value)
+{
+    const char *text = json_string_value(json_object_get(call->args, key));
+    return !text || strcmp(text, value) == 0;
+}
+
+static int take_overlay(struct control_call *call, struct vm_snap_files *f)
+{
+    struct client *cl = call->client;
+    unsigned n = 0;
+    f->state = -1;
+    for (unsigned k = 0; k < SPEC_MAX_DISKS; k++)
+        f->disk[k] = -1;
+    if (!is_or_absent(call, "mode", "existing") || !is_or_absent(call, "format", "qcow2"))
+        return error_set(&call->e, ERR_USAGE,
+                         "only for an existing qcow2 overlay: this process may open no file");
+    if (cl->files != 1)
+        return error_set(&call->e, ERR_USAGE,
+                         "1 descriptor is needed (SCM_RIGHTS): of the new overlay");
+    int rc = find_disk(call, json_string_value(json_object_get(call->args, "device")), &n);
+    if (rc)
+        return rc;
+    f->disk[n] = cl->file[0];
+    cl->files = 0;
+    return 0;
+}
+
+/* The file is the descriptor's, whatever it is called. */
+static int snapshot_disk(struct control_call *call)
+{
+    return ask_snapshot(call, take_overlay);
 }
 
 static int info(struct control_call *call)
@@ -405,5 +445,6 @@ const struct control_command control_commands[] = {
     {"x-sosia-type", "text:s", type_text, NULL},
     {"x-sosia-console-input", "data:s", console_input, NULL},
     {"x-sosia-snapshot", "disks:a", snapshot, NULL},
+    {"blockdev-snapshot-sync", "device:s snapshot-file?:s format?:s mode?:s", snapshot_disk, NULL},
     {NULL, NULL, NULL, NULL},
 };

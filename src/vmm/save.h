@@ -32,6 +32,8 @@ bool vm_save_parked(struct vm *vm);
 /* What was asked for will not happen: the VM ends. */
 void vm_save_cancel(struct vm *vm);
 
+/* The disks finish what is in flight. */
+void vmm_drain(struct vm *vm);
 /* (any thread) See state_pool_make(). */
 void vmm_save_pool(struct vm *vm, uint64_t budget, struct state_pool *pool);
 /* The first half of vmm_save(), see state_save_begin(). The disks finish what is in flight, but

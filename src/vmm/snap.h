@@ -28,7 +28,7 @@ enum vm_snap_step { VM_SNAP_NONE, VM_SNAP_PREPARING, VM_SNAP_ASKED, VM_SNAP_WRIT
 /* The loop's thread's; while preparing and writing, all but `step` is the thread's. */
 struct vm_snap {
     enum vm_snap_step step;
-    int fd;                               /* for the state */
+    int fd;                               /* for the state; -1: of the disks alone */
     struct node *overlay[SPEC_MAX_DISKS]; /* not in the disk's place yet; NULL: none */
     struct state_pool pool;
     struct state_saving *saving;
@@ -44,7 +44,7 @@ struct vm_snap {
 };
 
 struct vm_snap_files {
-    int state;                /* an empty file */
+    int state;                /* an empty file; -1: nothing but the disks */
     int disk[SPEC_MAX_DISKS]; /* empty overlays, as large as the disks; -1: not that one */
 };
 

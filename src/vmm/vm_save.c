@@ -90,7 +90,7 @@ static void flushed(struct blk_req *req, int result)
         *worst = result;
 }
 
-static void drain(struct vm *vm)
+void vmm_drain(struct vm *vm)
 {
     for (unsigned n = 0; n < DRIVES; n++)
         blk_drain(drive(vm, n));
@@ -101,7 +101,7 @@ static int settle_disks(struct vm *vm, struct error *e)
 {
     struct blk_req req[DRIVES];
     int worst = 0;
-    drain(vm);
+    vmm_drain(vm);
     pthread_mutex_lock(&vm->lock);
     for (unsigned n = 0; n < DRIVES; n++) {
         struct blk *b = drive(vm, n);
@@ -110,7 +110,7 @@ static int settle_disks(struct vm *vm, struct error *e)
             blk_submit(b, &req[n]);
     }
     pthread_mutex_unlock(&vm->lock);
-    drain(vm);
+    vmm_drain(vm);
     if (worst)
         return error_errno(e, ERR_IO, -worst, "a disk cannot be made durable");
     return 0;
@@ -147,7 +147,7 @@ int vmm_save_begin(struct vm *vm, int fd, struct state_pool *pool, struct state_
             state_pool_free(pool);
         return error_set(e, ERR_NOMEM, "out of memory");
     }
-    drain(vm);
+    vmm_drain(vm);
     pthread_mutex_lock(&vm->lock);
     stop_clock(vm);
     pc_state_begin(vm->pc);

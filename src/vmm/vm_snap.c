@@ -22,6 +22,8 @@
 static int check_state_file(int fd, struct error *e)
 {
     struct stat st;
+    if (fd < 0)
+        return 0;
     int flags = fcntl(fd, F_GETFL);
     if (fstat(fd, &st) < 0 || flags < 0 || !S_ISREG(st.st_mode) || st.st_size != 0 ||
         (flags & O_ACCMODE) == O_RDONLY || flags & (O_PATH | O_APPEND))
@@ -60,7 +62,8 @@ static void close_files(struct vm_snap *s)
 {
     for (unsigned n = 0; n < SPEC_MAX_DISKS; n++)
         node_close(s->overlay[n]);
-    close(s->fd);
+    if (s->fd >= 0)
+        close(s->fd);
     state_pool_free(&s->pool);
     s->step = VM_SNAP_NONE;
 }
@@ -83,7 +86,8 @@ static int ask(struct vm *vm, const struct vm_snap_files *f, unsigned *used, str
 static void *get_room(void *arg)
 {
     struct vm *vm = arg;
-    vmm_save_pool(vm, COPY_BUDGET, &vm->snap.pool);
+    if (vm->snap.fd >= 0)
+        vmm_save_pool(vm, COPY_BUDGET, &vm->snap.pool);
     uv_async_send(&vm->snap.stepped);
     return NULL;
 }
@@ -122,9 +126,9 @@ int vm_snap_ask(struct vm *vm, const struct vm_snap_files *f,
         for (; used < SPEC_MAX_DISKS; used++)
             if (f->disk[used] >= 0)
                 close(f->disk[used]);
-        if (busy)
+        if (busy && f->state >= 0)
             close(f->state);
-        else
+        if (!busy)
             close_files(s);
         return rc;
     }
@@ -185,7 +189,11 @@ void vm_snap_parked(struct vm *vm)
     struct error e;
     if (s->step != VM_SNAP_ASKED)
         return;
-    int rc = vmm_save_begin(vm, s->fd, &s->pool, &s->saving, &e);
+    int rc = 0;
+    if (s->fd >= 0)
+        rc = vmm_save_begin(vm, s->fd, &s->pool, &s->saving, &e);
+    else
+        vmm_drain(vm);
     if (rc)
         failed(s, rc, &e);
     else
@@ -209,12 +217,14 @@ static void finish(struct vm_snap *s)
 {
     join(s);
     close_files(s);
+    unsigned long long ms = s->pause / 1000000;
     if (s->rc)
         log_warn("no snapshot was taken: %s", s->error.msg);
+    else if (s->fd < 0)
+        log_info("a disk has a new overlay; the guest stood still for %llu ms", ms);
     else
         log_info("a snapshot: %llu MiB of memory; the guest stood still for %llu ms",
-                 (unsigned long long)(s->stats.pages * PAGE_SIZE / MIB),
-                 (unsigned long long)(s->pause / 1000000));
+                 (unsigned long long)(s->stats.pages * PAGE_SIZE / MIB), ms);
     s->done(s->arg, s);
 }
 

@@ -11,6 +11,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import time
 from guest import ANSWER, BOOT, LONG, SANITIZED, need
 from kill_calls import kill_before
 from tap import expect, expect_run, run_tests, sosia
-from vms import catalog, error, get, layers, make_demo, needed, nothing_left, ok, snapshots, wait_text
+from vms import Qmp, catalog, error, get, layers, make_demo, needed, nothing_left, ok, snapshots, wait_text
 
 PROMPT = "sosia:.*# "
 SIZE = 1 << 20
@@ -261,6 +262,44 @@ def running(folder, prog):
         check_images(top)
 
 
+def begins_with(prog, image, text):
+    raw = image.with_suffix(".raw")
+    ok(prog, "disk", "convert", "--format", "raw", str(image), str(raw))
+    with open(raw, "rb") as f:
+        expect(f.read(512).split(b"\n")[0] == text, image)
+
+
+def one_disk(folder, prog):
+    """blockdev-snapshot-sync: from one instant on the overlay that a client has made is the disk"""
+    with catalog(folder, prog) as top:
+        make_demo(prog, "web", "--disk", "16M")
+        ok(prog, "start", "web")
+        wait_text(prog, "web", PROMPT, BOOT)
+        write = "echo {} | dd of=/dev/vda conv=fsync,sync 2>/dev/null; echo {}'ly'\r"
+        typed(prog, "web", write.format("first", "first"))
+        wait_text(prog, "web", "firstly", ANSWER)
+        over = top / "vms/web/disks/over.qcow2"
+        ok(prog, "disk", "create", str(over), "16M", "--backing", "disk0.qcow2", "--backing-format", "qcow2")
+        with Qmp(top, "web") as q, open(over, "r+b") as f:
+            def ask(files, **args):
+                message = {"execute": "blockdev-snapshot-sync", "arguments": args}
+                socket.send_fds(q.socket, [json.dumps(message).encode() + b"\n"], files)
+                return q.answer()
+            fd = f.fileno()
+            for files, args in (([], {"device": "disk0"}), ([fd, fd], {"device": "disk0"}), ([fd], {}),
+                                ([fd], {"device": "disk1"}),
+                                ([fd], {"device": "disk0", "format": "raw"}),
+                                ([fd], {"device": "disk0", "mode": "absolute-paths"})):
+                expect("error" in ask(files, **args), files, args)
+            done = ask([fd], device="disk0", mode="existing", format="qcow2", **{"snapshot-file": "over"})
+            expect(done == {"return": {}}, done)
+        typed(prog, "web", write.format("second", "second"))
+        wait_text(prog, "web", "secondly", ANSWER)
+        ok(prog, "stop", "-f", "web")
+        begins_with(prog, top / "vms/web/disks/disk0.qcow2", b"first")
+        begins_with(prog, over, b"second")
+
+
 def kill_amid(prog, rng, took, *args):
     """Runs a verb and kills it at a random point; `took`: seconds, or None to let it end."""
     start = time.monotonic()
@@ -362,5 +401,5 @@ def killed_running(folder, prog):
         check_images(top)
 
 
-TESTS = [stopped, differences, refusals, replaced, clones, running, killed, each_instant, killed_running]
+TESTS = [stopped, differences, refusals, replaced, clones, running, one_disk, killed, each_instant, killed_running]
 run_tests([t for t in TESTS if len(sys.argv) < 3 or t.__name__ in sys.argv[2:]], sys.argv[1])
