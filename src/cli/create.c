@@ -175,6 +175,17 @@ static int add_disks(struct making *m, const struct cli_args *a, struct error *e
     return rc ? rc : edit(m, set, e);
 }
 
+/* The folder is to be called as the VM. */
+static void name_place(const struct making *m, struct error *e)
+{
+    size_t n = strlen(m->draft.path);
+    char rest[sizeof e->where];
+    if (strncmp(e->where, m->draft.path, n) != 0)
+        return;
+    memcpy(rest, e->where + n, sizeof rest - n);
+    snprintf(e->where, sizeof e->where, "%s%.100s", m->name, rest);
+}
+
 /* What is there after all is a spec that could be run. */
 static int check(const struct making *m, struct error *e)
 {
@@ -183,10 +194,12 @@ static int check(const struct making *m, struct error *e)
     if (asprintf(&path, "%s/" VM_SPEC, m->draft.path) < 0)
         return error_set(e, ERR_NOMEM, "out of memory");
     int rc = spec_load_text(path, m->text, strlen(m->text), &s, e);
+    if (!rc) {
+        rc = spec_check(&s, e);
+        spec_fini(&s);
+    }
     if (rc)
-        return rc;
-    rc = spec_check(&s, e);
-    spec_fini(&s);
+        name_place(m, e);
     return rc;
 }
 

@@ -11,6 +11,7 @@
 
 #define ANSWER_MS  15000 /* of the VMM, which answers at once unless the host is busy */
 #define STOP_MS    90000
+#define PRESS_MS   5000
 #define SUSPEND_MS 600000 /* all of the memory is written */
 #define PLUG_MS    10000  /* from "quit" to the end: disks are flushed */
 
@@ -120,21 +121,34 @@ int life_pull_plug(const struct vm *vm, struct error *e)
     return rc;
 }
 
-static int ask_guest(const struct vm *vm, struct vm_watch *w, int64_t ms, struct error *e)
+static int press(const struct vm *vm, struct error *e)
 {
     struct remote r;
-    struct vm here = *vm;
     int rc = remote_open(&r, vm, e);
     if (rc)
         return rc;
     rc = remote_call(&r, "system_powerdown", NULL, ANSWER_MS, NULL, e);
     remote_close(&r);
-    if (rc)
-        return rc;
-    bool ended = vm_watch_end(w, ms, life_show, &here);
+    return rc;
+}
+
+/* The button is pressed again and again, ever more rarely: a guest that boots does not hear it. */
+static int ask_guest(const struct vm *vm, struct vm_watch *w, int64_t ms, struct error *e)
+{
+    struct vm here = *vm;
+    struct error unused;
+    bool ended = false;
+    int rc = press(vm, e);
+    for (int64_t left = ms, turn = PRESS_MS; !rc && !ended && left > 0; turn *= 2) {
+        int64_t step = left < turn ? left : turn;
+        ended = vm_watch_end(w, step, life_show, &here);
+        left -= step;
+        if (!ended && left)
+            press(vm, &unused);
+    }
     life_hide();
-    if (ended)
-        return 0;
+    if (rc || ended)
+        return rc;
     return error_set(e, ERR_TIMEOUT,
                      "%s has not powered off within %lld s; `sosia stop -f %s` pulls its plug",
                      vm->name, (long long)(ms / 1000), vm->name);

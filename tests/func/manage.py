@@ -63,6 +63,8 @@ def life(folder, prog):
         expect(seen == ["STOP", "RESUME", "X_SOSIA_ENGINE", "SHUTDOWN"], seen)
         after = get(prog, "info", "web")
         expect((after["state"], after["pid"], after["reason"]) == ("stopped", None, "power-off"), after)
+        ok(prog, "start", "web")
+        ok(prog, "stop", "web", "--timeout", str(BOOT + 40))  # it does not hear the first press
 
 
 def stops(folder, prog):
