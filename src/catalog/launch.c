@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,6 +154,35 @@ static void on_change(void *arg, enum vmm_change what)
     }
 }
 
+/* Everything that the tool has open but what the VMM needs. */
+static void close_others(const struct launch *l)
+{
+    const int keep[] = {l->vm->dir, l->tell, l->lock};
+    int from = 3, next;
+    do {
+        next = INT_MAX;
+        for (unsigned n = 0; n < ARRAY_LEN(keep); n++)
+            if (keep[n] >= from && keep[n] < next)
+                next = keep[n];
+        if (next > from)
+            close_range((unsigned)from, next == INT_MAX ? ~0u : (unsigned)next - 1, 0);
+        from = next + (next < INT_MAX);
+    } while (next < INT_MAX);
+}
+
+/* The tool's lock is ours, too, until we let go of it: if the tool is killed, no other verb comes
+ * before this one is seen to be alive. */
+static int take_over(struct launch *l, struct error *e)
+{
+    l->lock = vm_lock_open(l->vm->dir, true, e);
+    if (l->lock < 0)
+        return l->lock;
+    if (!vm_lock_try(l->lock, VM_LOCK_ALIVE))
+        return error_set(e, ERR_STATE, "%s runs already", l->vm->name);
+    close_others(l);
+    return 0;
+}
+
 static int set_up(struct launch *l, const struct spec *s, struct error *e)
 {
     static const char *const engines[] = {"auto", "interp", "jit", "lockstep"};
@@ -160,12 +190,9 @@ static int set_up(struct launch *l, const struct spec *s, struct error *e)
     if (chdir("/") < 0)
         return error_errno(e, ERR_HOST, errno, "/");
     signal(SIGPIPE, SIG_IGN);
-    l->lock = vm_lock_open(l->vm->dir, true, e);
-    if (l->lock < 0)
-        return l->lock;
-    if (!vm_lock_try(l->lock, VM_LOCK_ALIVE))
-        return error_set(e, ERR_STATE, "%s runs already", l->vm->name);
-    int rc = open_logs(l, e);
+    int rc = take_over(l, e);
+    if (!rc)
+        rc = open_logs(l, e);
     if (!rc)
         rc = take_streams(l, e);
     if (rc)
@@ -217,21 +244,6 @@ static _Noreturn void be_vmm(struct launch *l, const struct spec *s)
     exit(rc ? 1 : 0);
 }
 
-/* Everything that the tool has open but what the VMM needs. */
-static void close_others(const struct launch *l)
-{
-    int keep[2] = {l->vm->dir, l->tell};
-    if (keep[0] > keep[1]) {
-        keep[0] = l->tell;
-        keep[1] = l->vm->dir;
-    }
-    if (keep[0] > 3)
-        close_range(3, (unsigned)keep[0] - 1, 0);
-    if (keep[1] > keep[0] + 1)
-        close_range((unsigned)keep[0] + 1, (unsigned)keep[1] - 1, 0);
-    close_range((unsigned)keep[1] + 1, ~0u, 0);
-}
-
 int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
 {
     int fd[2];
@@ -254,7 +266,6 @@ int vm_launch(const struct vm *vm, const struct spec *s, struct error *e)
                            .tell = fd[1],
                            .from = status.run == VM_SUSPENDED ? status.state : NULL,
                            .record = {.fd = -1}};
-        close_others(&l);
         be_vmm(&l, s);
     }
     close(fd[1]);

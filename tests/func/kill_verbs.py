@@ -57,13 +57,29 @@ def no_locks(top):
         expect(f":{lock.stat().st_ino} " not in locks, lock, locks)
 
 
+def is_locked():
+    """Does anybody hold a lock of the VM? Also who starts it, and is not seen yet."""
+    lock = pathlib.Path(os.environ["SOSIA_HOME"], "vms/base/lock")
+    locks = pathlib.Path("/proc/locks").read_text()
+    return lock.exists() and f":{lock.stat().st_ino} " in locks
+
+
 def settled(prog, *states):
     """The VM's state, once it is one of these: what the killed tool asked for may be on its way."""
     deadline = time.monotonic() + ANSWER
-    while (now := state(prog)) not in states:
-        expect(time.monotonic() < deadline, f"it stays {now}")
+    while True:
+        locked = is_locked()
+        now = state(prog)
+        if now in states and not (now == "stopped" and locked):
+            return now
+        expect(time.monotonic() < deadline, f"it stays {now}, locked: {locked}")
         time.sleep(0.02)
-    return now
+
+
+def on_its_way(acknowledged):
+    """What a killed tool has told the VM's process to do is not seen at once."""
+    if not acknowledged:
+        time.sleep(0.5)
 
 
 def base(prog, top):
@@ -283,6 +299,7 @@ def ends_soon(prog, n, acknowledged):
 
 
 def runs_again(prog, n, acknowledged):
+    on_its_way(acknowledged)
     now = settled(prog, "stopped", "running")
     expect(not acknowledged or now == "running", now)
     if n == TIMES - 1 and now == "running":
@@ -291,8 +308,7 @@ def runs_again(prog, n, acknowledged):
 
 def goes_on(prog, n, acknowledged):
     """It is suspended, or is going to be, or runs."""
-    if not acknowledged:
-        time.sleep(0.3)  # what is on its way is not seen
+    on_its_way(acknowledged)
     now = settled(prog, "running", "suspended")
     expect(not acknowledged or now == "suspended", now)
     if now == "suspended":
