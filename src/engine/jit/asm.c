@@ -265,8 +265,6 @@ void asm_patch(uint8_t *at, const uint8_t *to)
     memcpy(at, &rel, 4);
 }
 
-/* ---- flags: LAHF and SAHF hold all but OF; 1 + 127 overflows, 0 + 127 does not ---- */
-
 void asm_jcc_to(struct asm_buf *b, unsigned cc, struct asm_jumps *j)
 {
     j->site[j->n++] = asm_jcc(b, cc, NULL);
@@ -277,6 +275,8 @@ void asm_jumps_here(struct asm_buf *b, const struct asm_jumps *j)
     for (unsigned n = 0; n < j->n; n++)
         asm_patch(j->site[n], b->p);
 }
+
+/* ---- flags: LAHF and SAHF hold all but OF; 1 + 127 overflows, 0 + 127 does not ---- */
 
 void asm_flags_save(struct asm_buf *b, int32_t fl)
 {

@@ -171,7 +171,7 @@ static void emit_goto(struct tr *t, const struct cold *k)
 
 static void emit_calls(struct tr *t, const struct cold *k)
 {
-    asm_load(&t->b, H_RSP, OP_GS(G_OFF(jit_rsp)), 8);
+    jit_forget_calls(&t->b);
     asm_jmp(&t->b, k->back);
 }
 

@@ -108,10 +108,9 @@ static void must_equal(struct asm_buf *b, struct opnd m, int32_t field, unsigned
 static void check_data(struct asm_buf *b, struct asm_jumps *other)
 {
     static const uint8_t data[] = {X86_DS, X86_FS, X86_GS};
-    const int32_t attr = G_OFF(s.seg) + (int32_t)offsetof(struct x86_seg, attr);
-    asm_load(b, H_RAX, OP_GS(attr + (int32_t)(X86_ES * sizeof(struct x86_seg))), 4);
+    asm_load(b, H_RAX, OP_GS(G_SEG(X86_ES, attr)), 4);
     for (unsigned n = 0; n < ARRAY_LEN(data); n++)
-        asm_alu(b, ALU_AND, H_RAX, OP_GS(attr + (int32_t)(data[n] * sizeof(struct x86_seg))), 4);
+        asm_alu(b, ALU_AND, H_RAX, OP_GS(G_SEG(data[n], attr)), 4);
     jit_test_imm(b, OP_REG(H_RAX), X86_ATTR_UNUSABLE);
     asm_jcc_to(b, CC_Z, other);
 }
@@ -133,10 +132,11 @@ static void check_descs(struct jit *j, struct asm_buf *b, unsigned cpl, struct a
 
 static void load_seg(struct asm_buf *b, unsigned seg, int32_t from)
 {
-    _Static_assert(sizeof(struct x86_seg) == 24, "three words are copied");
+    _Static_assert(sizeof(struct x86_seg) == 24 && offsetof(struct x86_seg, base) == 0,
+                   "three words are copied");
     for (int32_t n = 0; n < 24; n += 8) {
         asm_load(b, H_RAX, OP_GS(from + n), 8);
-        asm_store(b, OP_GS(G_OFF(s.seg) + (int32_t)(seg * sizeof(struct x86_seg)) + n), H_RAX, 8);
+        asm_store(b, OP_GS(G_SEG(seg, base) + n), H_RAX, 8);
     }
 }
 

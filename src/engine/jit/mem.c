@@ -69,8 +69,7 @@ static bool is_simple(const struct tr *t, const struct x86_insn *i)
 void tr_add_base(struct tr *t, unsigned seg, unsigned at)
 {
     if (tr_seg(t, seg) != JIT_SEG_FLAT)
-        asm_alu(&t->b, ALU_ADD, at, OP_GS(G_OFF(segc) + (int32_t)(seg * sizeof(struct x86_segc))),
-                tr_code64(t) ? 8 : 4);
+        asm_alu(&t->b, ALU_ADD, at, OP_GS(G_SEGC(seg)), tr_code64(t) ? 8 : 4);
 }
 
 /* ---- the check ---- */

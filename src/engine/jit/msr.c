@@ -9,13 +9,7 @@
 
 static int32_t base_of(unsigned n)
 {
-    return n == 2 ? G_OFF(s.kernel_gs_base)
-                  : G_OFF(s.seg) + (int32_t)((X86_FS + n) * sizeof(struct x86_seg));
-}
-
-static int32_t cached_base_of(unsigned n)
-{
-    return G_OFF(segc) + (int32_t)((X86_FS + n) * sizeof(struct x86_segc));
+    return n == 2 ? G_OFF(s.kernel_gs_base) : G_SEG(X86_FS + n, base);
 }
 
 /* STC or CLC; RET */
@@ -48,7 +42,7 @@ static void write(struct asm_buf *b, unsigned n)
 {
     asm_store(b, OP_GS(base_of(n)), H_R11, 8);
     if (n < 2)
-        asm_store(b, OP_GS(cached_base_of(n)), H_R11, 8);
+        asm_store(b, OP_GS(G_SEGC(X86_FS + n)), H_R11, 8);
 }
 
 void jit_rdmsr_thunk(struct asm_buf *b)

@@ -15,6 +15,11 @@
 #define G_OFF(field) ((int32_t)offsetof(struct x86_cpu, field))
 #define G_GPR(r)     (G_OFF(s.gpr) + 8 * (int32_t)(r))
 
+/* A segment register's field, and the base that data accesses use. */
+#define G_SEG(n, field) \
+    (G_OFF(s.seg) + (int32_t)((n) * sizeof(struct x86_seg) + offsetof(struct x86_seg, field)))
+#define G_SEGC(n) (G_OFF(segc) + (int32_t)((n) * sizeof(struct x86_segc)))
+
 /* A TLB entry's field, relative to the set's offset: page number % sets * size of an entry. */
 #define JIT_TLB_OFF(mmu, way, field)                                                    \
     (G_OFF(tlb.e) +                                                                     \

@@ -72,11 +72,10 @@ void jit_set_level(struct asm_buf *b, unsigned shift, unsigned cpl, enum x86_mmu
 /* A flat segment for the selector in RAX, as fast.c makes it. */
 static void set_seg(struct asm_buf *b, unsigned seg, uint32_t attr)
 {
-    int32_t at = G_OFF(s.seg) + (int32_t)(seg * sizeof(struct x86_seg));
-    asm_store_imm(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, base)), 0, 8);
-    asm_store_imm(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, limit)), -1, 4);
-    asm_store(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, sel)), H_RAX, 2);
-    asm_store_imm(b, OP_GS(at + (int32_t)offsetof(struct x86_seg, attr)), (int32_t)attr, 4);
+    asm_store_imm(b, OP_GS(G_SEG(seg, base)), 0, 8);
+    asm_store_imm(b, OP_GS(G_SEG(seg, limit)), -1, 4);
+    asm_store(b, OP_GS(G_SEG(seg, sel)), H_RAX, 2);
+    asm_store_imm(b, OP_GS(G_SEG(seg, attr)), (int32_t)attr, 4);
 }
 
 /* ---- the mark; RAX is lost ---- */

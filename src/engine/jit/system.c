@@ -143,9 +143,8 @@ static bool popfq(struct tr *t)
 static bool swapgs(struct tr *t)
 {
     struct asm_buf *b = &t->b;
-    const struct opnd base = OP_GS(G_OFF(s.seg) + (int32_t)(X86_GS * sizeof(struct x86_seg))),
-                      other = OP_GS(G_OFF(s.kernel_gs_base)),
-                      cached = OP_GS(G_OFF(segc) + (int32_t)(X86_GS * sizeof(struct x86_segc)));
+    const struct opnd base = OP_GS(G_SEG(X86_GS, base)), other = OP_GS(G_OFF(s.kernel_gs_base)),
+                      cached = OP_GS(G_SEGC(X86_GS));
     /* EFLAGS stay; RAX is free unless they are to be saved, which they are not. */
     asm_load(b, H_RAX, base, 8);
     asm_load(b, H_R11, other, 8);
@@ -165,11 +164,6 @@ static void read_field(struct tr *t, int32_t field, unsigned size, unsigned widt
     asm_store(&t->b, h == H_NONE ? OP_GS(G_GPR(dst)) : OP_REG((uint8_t)h), H_RAX, width);
 }
 
-static int32_t seg_off(unsigned seg, size_t field)
-{
-    return G_OFF(s.seg) + (int32_t)(seg * sizeof(struct x86_seg) + field);
-}
-
 static ZydisRegisterClass class_of(const ZydisDecodedOperand *o)
 {
     return o->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(o->reg.value)
@@ -185,7 +179,7 @@ static bool mov_from(struct tr *t)
         return false;
     switch (class_of(&t->s->op[1])) {
     case ZYDIS_REGCLASS_SEGMENT:
-        read_field(t, seg_off(i->src, offsetof(struct x86_seg, sel)), 2, i->osize == 2 ? 2 : 8);
+        read_field(t, G_SEG(i->src, sel), 2, i->osize == 2 ? 2 : 8);
         return true;
     case ZYDIS_REGCLASS_CONTROL:
         if (!kernel64(t) || i->aux >= ARRAY_LEN(cr))
@@ -209,7 +203,7 @@ static void need_fsgsbase(struct tr *t)
 static bool read_base(struct tr *t)
 {
     need_fsgsbase(t);
-    read_field(t, seg_off(t->s->i.aux, offsetof(struct x86_seg, base)), t->s->i.osize == 8 ? 8 : 4,
+    read_field(t, G_SEG(t->s->i.aux, base), t->s->i.osize == 8 ? 8 : 4,
                8); /* a prefix 66 means nothing */
     return true;
 }
@@ -226,8 +220,8 @@ static bool write_base(struct tr *t)
     } else {
         asm_mov_rr32(b, H_R11, v);
     }
-    asm_store(b, OP_GS(seg_off(i->aux, offsetof(struct x86_seg, base))), H_R11, 8);
-    asm_store(b, OP_GS(G_OFF(segc) + (int32_t)(i->aux * sizeof(struct x86_segc))), H_R11, 8);
+    asm_store(b, OP_GS(G_SEG(i->aux, base)), H_R11, 8);
+    asm_store(b, OP_GS(G_SEGC(i->aux)), H_R11, 8);
     return true;
 }
 

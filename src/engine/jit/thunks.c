@@ -167,12 +167,6 @@ static void push_pop(struct asm_buf *b, bool push)
         asm_bytes(b, out, sizeof out);
 }
 
-/* Forgets the host's calls. */
-static void drop_calls(struct asm_buf *b)
-{
-    asm_load(b, H_RSP, OP_GS(G_OFF(jit_rsp)), 8);
-}
-
 static void enter(struct maker *m)
 {
     struct asm_buf *b = &m->b;
@@ -189,7 +183,7 @@ static void enter(struct maker *m)
 
 static void leave(struct maker *m)
 {
-    drop_calls(&m->b);
+    jit_forget_calls(&m->b);
     push_pop(&m->b, false);
     asm_u8(&m->b, 0xc3);
 }
@@ -199,7 +193,7 @@ static void drop_if_told(struct asm_buf *b)
 {
     asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(jit_drop)), 0, 1);
     uint8_t *keep = asm_jcc(b, CC_Z, NULL);
-    drop_calls(b);
+    jit_forget_calls(b);
     asm_store_imm(b, OP_GS(G_OFF(jit_drop)), 0, 1);
     asm_patch(keep, b->p);
 }
@@ -215,7 +209,7 @@ static void go_on(struct maker *m)
 static void dispatch_stored(struct maker *m, bool keep)
 {
     if (!keep)
-        drop_calls(&m->b);
+        jit_forget_calls(&m->b);
     fpu_save(m);
     load_self(&m->b, H_RDI);
     call_c(&m->b, (uintptr_t)jit_c_dispatch);
@@ -259,7 +253,7 @@ static void interp(struct maker *m, const uint8_t *stored)
 
 static void interp_end(struct maker *m, uintptr_t fn)
 {
-    drop_calls(&m->b);
+    jit_forget_calls(&m->b);
     prepare(m);
     call_c(&m->b, fn);
     go_on(m);
@@ -296,7 +290,7 @@ static void try_jump(struct asm_buf *b, int32_t key)
 static void ret(struct maker *m)
 {
     struct asm_buf *b = &m->b;
-    drop_calls(b);
+    jit_forget_calls(b);
     asm_alu_imm(b, ALU_CMP, OP_GS(G_OFF(pending)), 0, 4);
     uint8_t *pending = asm_jcc(b, CC_NZ, NULL);
     asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8);
@@ -354,7 +348,7 @@ static void check_calls(struct asm_buf *b)
     asm_load(b, H_R11, OP_MEM(H_RSP, 0), 8);
     asm_store(b, OP_GS(G_OFF(jit_tmp)), H_R11, 8);
     asm_load(b, H_R11, OP_MEM(H_RSP, 8), 8);
-    drop_calls(b);
+    jit_forget_calls(b);
     asm_lea(b, H_RSP, OP_MEM(H_RSP, -16), 8);
     asm_store(b, OP_MEM(H_RSP, 8), H_R11, 8);
     asm_load(b, H_R11, OP_GS(G_OFF(jit_tmp)), 8);
@@ -530,7 +524,7 @@ static void site(struct maker *m, uintptr_t fn)
     asm_store(b, OP_GS(G_OFF(jit_tmp)), H_RAX, 8);
     drop_if_told(b);
     uint8_t *stayed = unless_resume(b, JIT_SITE_LEFT);
-    drop_calls(b);
+    jit_forget_calls(b);
     asm_patch(stayed, b->p);
     uint8_t *no_fpu = unless_resume(b, JIT_SITE_FPU);
     asm_call(b, jit_rw(m->j, m->j->thunk.fpu_load));
@@ -621,7 +615,7 @@ static void light_end(struct maker *m, uintptr_t fn, bool keep)
     move_volatile(b, false);
     asm_jcc_to(b, CC_Z, &other);
     if (!keep)
-        drop_calls(b);
+        jit_forget_calls(b);
     asm_mov_rr(b, H_RAX, H_HELD);
     asm_jmp(b, jit_rw(m->j, m->j->thunk.jump_any));
     asm_jumps_here(b, &other);
